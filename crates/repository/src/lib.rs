@@ -1,0 +1,4 @@
+//! The snapshot repository.
+pub mod error;
+pub mod id;
+pub mod store;
