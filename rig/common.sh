@@ -13,7 +13,7 @@ fail() {
 name_spaces() {
   local become_root=()
   [ "$(id -u)" = 0 ] || become_root=(--map-root-user)
-  unshare "${become_root[@]}" --mount --pid --fork --kill-child --mount-proc "$@"
+  setpriv --pdeathsig KILL unshare "${become_root[@]}" --mount --pid --fork --kill-child --mount-proc "$@"
 }
 
 need_root() {
