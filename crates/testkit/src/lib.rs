@@ -1,1 +1,29 @@
-//! Placeholder
+//! What the tests of all crates share: sample machines, a fake `VBoxManage`, helpers for the real one, and faults.
+//!
+//! For tests only. Helpers panic, with the reason, when a test's own preparation fails.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::exit,
+    clippy::cast_possible_truncation,
+    clippy::print_stderr,
+    reason = "a test whose preparation fails has to fail"
+)]
+
+mod contents;
+mod every_step;
+mod fault;
+mod image;
+mod machine;
+mod sample;
+mod settings;
+mod tiny_disk;
+
+pub use contents::{random_bytes, sha256};
+pub use every_step::{CrashPoint, run_at_every_step};
+pub use fault::{FaultProgress, StepLog};
+pub use sample::{SampleDisk, SampleMachine, SampleMachineBuilder};
+pub use tiny_disk::TinyDisk;

@@ -1,0 +1,493 @@
+//! Sample machines: a folder with a settings file and real VDI images, made and changed without VirtualBox.
+//!
+//! They have the shape that VirtualBox gives its machines, so that `registervm` accepts them, and can be changed in the ways
+//! that matter to snapshots: guest writes, VirtualBox snapshots taken, restored and deleted, growth and compaction, a saved
+//! state. The sample machine knows its guests' bytes without help from the code under test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use crate::contents::random_bytes;
+use crate::image::{BLOCK_BYTES, Block, Image, ImageKind};
+use crate::machine::{Machine, Medium, Snapshot, State, folder_name, location};
+use crate::settings;
+
+/// A disk that a sample machine is to have.
+#[derive(Debug, Clone)]
+pub struct SampleDisk {
+    capacity_bytes: u64,
+    kind: ImageKind,
+    path: Option<PathBuf>,
+    contents: Option<PathBuf>,
+}
+
+impl SampleDisk {
+    /// An empty disk whose image grows.
+    #[must_use]
+    pub fn dynamic(capacity_bytes: u64) -> Self {
+        Self {
+            capacity_bytes,
+            kind: ImageKind::Dynamic,
+            path: None,
+            contents: None,
+        }
+    }
+
+    /// An empty disk whose image has its full size from the start.
+    #[must_use]
+    pub fn fixed(capacity_bytes: u64) -> Self {
+        Self {
+            kind: ImageKind::Fixed,
+            ..Self::dynamic(capacity_bytes)
+        }
+    }
+
+    /// A disk with the bytes of a raw image.
+    #[must_use]
+    pub fn from_raw(raw: &Path) -> Self {
+        let capacity_bytes = fs::metadata(raw).expect("a raw image").len();
+        Self {
+            contents: Some(raw.to_owned()),
+            ..Self::dynamic(capacity_bytes)
+        }
+    }
+
+    /// Puts the image at `path`, relative to the machine's folder or anywhere else.
+    #[must_use]
+    pub fn at(self, path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: Some(path.into()),
+            ..self
+        }
+    }
+}
+
+/// Describes a sample machine that is to be made.
+#[derive(Debug, Clone)]
+pub struct SampleMachineBuilder {
+    parent_folder: PathBuf,
+    name: String,
+    disks: Vec<SampleDisk>,
+    nvram_bytes: Option<usize>,
+}
+
+impl SampleMachineBuilder {
+    /// Adds a disk; the first has the number 0.
+    #[must_use]
+    pub fn disk(mut self, disk: SampleDisk) -> Self {
+        self.disks.push(disk);
+        self
+    }
+
+    /// Gives the machine EFI firmware and an nvram file.
+    #[must_use]
+    pub fn nvram(mut self, length_bytes: usize) -> Self {
+        self.nvram_bytes = Some(length_bytes);
+        self
+    }
+
+    /// Makes the machine.
+    #[must_use]
+    pub fn build(self) -> SampleMachine {
+        let folder = self.parent_folder.join(folder_name(&self.name));
+        fs::create_dir_all(&folder).expect("the machine's folder");
+        let mut sample = SampleMachine {
+            machine: empty_machine(folder, self.name),
+        };
+        self.disks.iter().for_each(|disk| sample.add_disk(disk));
+        if let Some(length_bytes) = self.nvram_bytes {
+            sample.add_nvram(length_bytes);
+        }
+        sample.save();
+        sample
+    }
+}
+
+fn empty_machine(folder: PathBuf, name: String) -> Machine {
+    let id = Uuid::new_v4();
+    let mac = id.as_bytes()[..3]
+        .iter()
+        .fold("080027".to_owned(), |mac, byte| format!("{mac}{byte:02X}"));
+    Machine {
+        id,
+        name,
+        mac,
+        folder,
+        media: Vec::new(),
+        snapshots: Vec::new(),
+        current_snapshot: None,
+        state: State::default(),
+    }
+}
+
+/// A machine on disk. Nothing is removed when it is dropped; it lives in a folder of the test.
+#[derive(Debug, Clone)]
+pub struct SampleMachine {
+    machine: Machine,
+}
+
+impl SampleMachine {
+    /// Starts the description of a machine whose folder will be in `parent_folder`.
+    #[must_use]
+    pub fn builder(parent_folder: &Path, name: &str) -> SampleMachineBuilder {
+        SampleMachineBuilder {
+            parent_folder: parent_folder.to_owned(),
+            name: name.to_owned(),
+            disks: Vec::new(),
+            nvram_bytes: None,
+        }
+    }
+
+    /// The machine's UUID.
+    pub fn id(&self) -> Uuid {
+        self.machine.id
+    }
+
+    /// The machine's name.
+    pub fn name(&self) -> &str {
+        &self.machine.name
+    }
+
+    /// The machine's folder.
+    pub fn folder(&self) -> &Path {
+        &self.machine.folder
+    }
+
+    /// The settings file.
+    pub fn settings_path(&self) -> PathBuf {
+        self.machine.settings_path()
+    }
+
+    /// The images of disk `disk`, the one that the guest writes to first, the base last.
+    pub fn chain(&self, disk: usize) -> Vec<PathBuf> {
+        self.machine
+            .chain(self.attached(disk))
+            .into_iter()
+            .map(|id| self.machine.path(id))
+            .collect()
+    }
+
+    /// The UUID of the image that the guest writes to.
+    pub fn attached(&self, disk: usize) -> Uuid {
+        self.machine.state.attachments[disk]
+    }
+
+    /// Every file that makes up the machine, sorted.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let machine = &self.machine;
+        let states = machine
+            .snapshots
+            .iter()
+            .map(|snapshot| &snapshot.state)
+            .chain([&machine.state]);
+        let others = states
+            .flat_map(|state| state.saved.iter().chain(&state.nvram))
+            .map(|file| machine.resolve(file));
+        let media = machine
+            .media
+            .iter()
+            .map(|medium| machine.resolve(&medium.location));
+        let mut files: Vec<_> = media.chain(others).chain([self.settings_path()]).collect();
+        files.sort();
+        files.dedup();
+        files
+    }
+
+    /// What the guest sees of disk `disk`.
+    pub fn guest_bytes(&self, disk: usize) -> Vec<u8> {
+        let mut images: Vec<_> = self
+            .chain(disk)
+            .iter()
+            .map(|path| Image::open(path))
+            .collect();
+        let capacity = images[0].capacity_bytes() as usize;
+        let mut bytes: Vec<u8> = (0..images[0].blocks())
+            .flat_map(|index| guest_block(&mut images, index))
+            .collect();
+        bytes.truncate(capacity);
+        bytes
+    }
+
+    /// The guest writes `bytes`.
+    pub fn write(&mut self, disk: usize, offset_bytes: u64, bytes: &[u8]) {
+        let mut images: Vec<_> = self
+            .chain(disk)
+            .iter()
+            .map(|path| Image::open(path))
+            .collect();
+        let end = offset_bytes + bytes.len() as u64;
+        for index in offset_bytes / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES) {
+            let mut block = guest_block(&mut images, index as u32);
+            let start = index * BLOCK_BYTES;
+            let from = offset_bytes.max(start);
+            let to = end.min(start + BLOCK_BYTES);
+            block[(from - start) as usize..(to - start) as usize].copy_from_slice(
+                &bytes[(from - offset_bytes) as usize..(to - offset_bytes) as usize],
+            );
+            images[0].set_block(index as u32, &Block::Data(block));
+        }
+        images[0].save();
+    }
+
+    /// The guest writes incompressible contents.
+    pub fn fill(&mut self, disk: usize, offset_bytes: u64, length_bytes: usize, seed: u64) {
+        self.write(disk, offset_bytes, &random_bytes(seed, length_bytes));
+    }
+
+    /// Replaces a disk's contents by those of a raw image of the same size, writing only the blocks that differ.
+    pub fn write_raw(&mut self, disk: usize, raw: &Path) {
+        let before = self.guest_bytes(disk);
+        let after = fs::read(raw).expect("a raw image");
+        assert_eq!(
+            before.len(),
+            after.len(),
+            "the raw image has the disk's size"
+        );
+        for (index, (old, new)) in before
+            .chunks(BLOCK_BYTES as usize)
+            .zip(after.chunks(BLOCK_BYTES as usize))
+            .enumerate()
+        {
+            if old != new {
+                self.write(disk, index as u64 * BLOCK_BYTES, new);
+            }
+        }
+    }
+
+    /// Enlarges a disk as `modifymedium --resize` does.
+    pub fn grow(&mut self, disk: usize, capacity_bytes: u64) {
+        Image::open(&self.machine.path(self.attached(disk))).grow(capacity_bytes);
+    }
+
+    /// Drops the zero blocks of a disk's image and moves others into the gaps, as `modifymedium --compact` does.
+    pub fn compact(&mut self, disk: usize) {
+        Image::open(&self.machine.path(self.attached(disk))).compact();
+    }
+
+    /// Changes a setting that concerns neither disks nor VirtualBox snapshots: the first network adapter's address.
+    pub fn set_mac_address(&mut self, mac: &str) {
+        mac.clone_into(&mut self.machine.mac);
+        self.save();
+    }
+
+    /// Gives the machine a saved state with the contents `bytes`.
+    pub fn save_state(&mut self, bytes: &[u8]) {
+        self.discard_state();
+        let file = self.new_file_in_snapshots("sav");
+        fs::write(self.machine.resolve(&file), bytes).expect("room for the saved state");
+        self.machine.state.saved = Some(file);
+        self.save();
+    }
+
+    /// Takes the saved state away, if there is one; its file stays as long as a VirtualBox snapshot has it too.
+    pub fn discard_state(&mut self) {
+        let Some(file) = self.machine.state.saved.take() else {
+            return;
+        };
+        let shared = self
+            .machine
+            .snapshots
+            .iter()
+            .any(|snapshot| snapshot.state.saved.as_ref() == Some(&file));
+        if !shared {
+            fs::remove_file(self.machine.resolve(&file)).expect("the saved state");
+        }
+        self.save();
+    }
+
+    /// Takes a VirtualBox snapshot.
+    pub fn take_virtualbox_snapshot(&mut self, name: &str) -> Uuid {
+        let id = Uuid::new_v4();
+        let mut state = self.machine.state.clone();
+        state.nvram = state.nvram.map(|file| self.copy_nvram(&file));
+        self.attach_children(&state.attachments.clone());
+        let parent = self.machine.current_snapshot.replace(id);
+        self.machine.snapshots.push(Snapshot {
+            id,
+            parent,
+            name: name.to_owned(),
+            state,
+        });
+        self.save();
+        id
+    }
+
+    /// Restores a VirtualBox snapshot; what was written since the last one is lost.
+    pub fn restore_virtualbox_snapshot(&mut self, id: Uuid) {
+        self.discard_state();
+        let state = self.machine.snapshot(id).state.clone();
+        for medium in std::mem::take(&mut self.machine.state.attachments) {
+            self.remove_medium(medium);
+        }
+        self.attach_children(&state.attachments);
+        self.machine.state.saved = state.saved;
+        if let (Some(from), Some(to)) = (state.nvram, &self.machine.state.nvram) {
+            fs::copy(self.machine.resolve(&from), self.machine.resolve(to))
+                .expect("room for the nvram file");
+        }
+        self.machine.current_snapshot = Some(id);
+        self.save();
+    }
+
+    /// Deletes a VirtualBox snapshot that has at most one child, merging each of its images with the one on top.
+    pub fn delete_virtualbox_snapshot(&mut self, id: Uuid) {
+        let node = self.machine.snapshot(id).clone();
+        for medium in &node.state.attachments {
+            self.absorb_child(*medium);
+        }
+        if let Some(file) = &node.state.nvram {
+            fs::remove_file(self.machine.resolve(file))
+                .expect("the VirtualBox snapshot's nvram file");
+        }
+        self.machine.snapshots.retain(|snapshot| snapshot.id != id);
+        for snapshot in &mut self.machine.snapshots {
+            if snapshot.parent == Some(id) {
+                snapshot.parent = node.parent;
+            }
+        }
+        if self.machine.current_snapshot == Some(id) {
+            self.machine.current_snapshot = node.parent;
+        }
+        self.save();
+    }
+
+    fn add_disk(&mut self, disk: &SampleDisk) {
+        let number = self.machine.state.attachments.len();
+        let path = disk
+            .path
+            .clone()
+            .unwrap_or_else(|| format!("disk{number}.vdi").into());
+        let path = self.machine.folder.join(path);
+        fs::create_dir_all(path.parent().expect("the disk's folder")).expect("the disk's folder");
+        let id = Uuid::new_v4();
+        Image::create(&path, disk.kind, disk.capacity_bytes, id);
+        self.machine.media.push(Medium {
+            id,
+            parent: None,
+            location: location(&self.machine.folder, &path),
+        });
+        self.machine.state.attachments.push(id);
+        if let Some(raw) = &disk.contents {
+            self.write_raw(number, raw);
+        }
+    }
+
+    fn add_nvram(&mut self, length_bytes: usize) {
+        let file = location(
+            &self.machine.folder,
+            &self.settings_path().with_extension("nvram"),
+        );
+        fs::write(self.machine.resolve(&file), random_bytes(1, length_bytes))
+            .expect("room for the nvram file");
+        self.machine.state.nvram = Some(file);
+    }
+
+    fn copy_nvram(&self, file: &str) -> String {
+        let copy = self.new_file_in_snapshots("nvram");
+        fs::copy(self.machine.resolve(file), self.machine.resolve(&copy))
+            .expect("room for the nvram file");
+        copy
+    }
+
+    fn new_file_in_snapshots(&self, extension: &str) -> String {
+        fs::create_dir_all(self.machine.resolve("Snapshots")).expect("the Snapshots folder");
+        (0..1_000_000_000)
+            .map(|nanoseconds| {
+                format!("Snapshots/2026-11-21T03-16-18-{nanoseconds:09}Z.{extension}")
+            })
+            .find(|file| !self.machine.resolve(file).exists())
+            .expect("an unused name")
+    }
+
+    fn attach_children(&mut self, parents: &[Uuid]) {
+        fs::create_dir_all(self.machine.resolve("Snapshots")).expect("the Snapshots folder");
+        self.machine.state.attachments = parents
+            .iter()
+            .map(|parent| self.add_child(*parent))
+            .collect();
+    }
+
+    fn add_child(&mut self, parent: Uuid) -> Uuid {
+        let id = Uuid::new_v4();
+        let location = format!("Snapshots/{{{id}}}.vdi");
+        let below = Image::open(&self.machine.path(parent));
+        Image::create_child(&self.machine.resolve(&location), &below, id);
+        self.machine.media.push(Medium {
+            id,
+            parent: Some(parent),
+            location,
+        });
+        id
+    }
+
+    fn remove_medium(&mut self, id: Uuid) {
+        assert!(
+            !self.machine.has_children(id),
+            "an image that others stand on stays"
+        );
+        fs::remove_file(self.machine.path(id)).expect("the image");
+        self.machine.media.retain(|medium| medium.id != id);
+    }
+
+    fn absorb_child(&mut self, id: Uuid) {
+        let children: Vec<_> = self
+            .machine
+            .media
+            .iter()
+            .filter(|medium| medium.parent == Some(id))
+            .map(|medium| medium.id)
+            .collect();
+        let [child] = children[..] else {
+            panic!(
+                "VirtualBox merges an image with one child only, here are {}",
+                children.len()
+            )
+        };
+        let (mut lower, mut upper) = (
+            Image::open(&self.machine.path(id)),
+            Image::open(&self.machine.path(child)),
+        );
+        for index in 0..upper.blocks() {
+            let block = upper.block(index);
+            lower.set_block(index, &block);
+        }
+        lower.save();
+        self.machine
+            .media
+            .iter_mut()
+            .filter(|medium| medium.parent == Some(child))
+            .for_each(|medium| medium.parent = Some(id));
+        for attachment in self
+            .machine
+            .states_mut()
+            .flat_map(|state| &mut state.attachments)
+        {
+            if *attachment == child {
+                *attachment = id;
+            }
+        }
+        self.remove_medium(child);
+    }
+
+    fn save(&self) {
+        let path = self.settings_path();
+        if path.exists() {
+            fs::rename(&path, path.with_extension("vbox-prev")).expect("the earlier settings file");
+        }
+        fs::write(path, settings::render(&self.machine)).expect("room for the settings file");
+    }
+}
+
+/// What the guest sees of a block: the topmost image that says something about it decides.
+fn guest_block(images: &mut [Image], index: u32) -> Vec<u8> {
+    for image in images.iter_mut().filter(|image| index < image.blocks()) {
+        match image.block(index) {
+            Block::Free => {}
+            Block::Zero => break,
+            Block::Data(data) => return data,
+        }
+    }
+    vec![0; BLOCK_BYTES as usize]
+}
