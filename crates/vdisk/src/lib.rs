@@ -1,1 +1,26 @@
-//! Placeholder
+//! VirtualBox disk images: what a file is, what its header says, which images make up a disk, and
+//! the disk's bytes as the guest sees them.
+//!
+//! Reads and writes VDI (versions 0 and 1; dynamic, fixed, undo, differencing). Other formats are
+//! recognised, not read. Nothing read from a file is believed before it is checked, and no memory is
+//! taken for what a header merely claims. This crate knows nothing of VirtualBox as a program.
+
+mod chain;
+mod error;
+mod export;
+mod extent;
+mod format;
+mod guest_disk;
+mod platform;
+mod vdi;
+
+pub use chain::{Chain, Link, StaleParentModification};
+pub use error::{Error, ErrorKind, HeaderFault, Result};
+pub use export::{ExportFormat, export};
+pub use extent::{Extent, ExtentKind};
+pub use format::ImageFormat;
+pub use guest_disk::{Extents, GuestDisk};
+pub use vdi::{
+    BlockEntry, BlockMap, Finding, Geometry, MapReport, Run, RunKind, VdiCreate, VdiHeader,
+    VdiImage, VdiImageType, VdiUuids, VdiVariant, VdiVersion, VdiWriter, set_uuids,
+};

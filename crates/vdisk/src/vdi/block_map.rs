@@ -1,0 +1,286 @@
+//! The block map: for each block of the disk, whether and where the image stores it.
+//!
+//! Takes four bytes of memory per block, allocated only after the file was found to be long enough
+//! for the map. Entries are kept as found; [`BlockMap::check`] tells which of them cannot be.
+
+use std::fmt;
+use std::fs::File;
+
+use super::header::VdiHeader;
+use super::layout::{BLOCK_FREE, BLOCK_ZERO};
+use crate::platform;
+
+/// What the image knows about one block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BlockEntry {
+    /// Nothing: a differencing image leaves the block to its parent; in a base image the contents
+    /// are unspecified, and VirtualBox reads zeros.
+    Free,
+    /// The block is zero, whatever the parent says.
+    Zero,
+    /// The block is the file's n-th.
+    Allocated(u32),
+}
+
+impl BlockEntry {
+    const fn from_raw(raw: u32) -> Self {
+        match raw {
+            BLOCK_FREE => Self::Free,
+            BLOCK_ZERO => Self::Zero,
+            stored => Self::Allocated(stored),
+        }
+    }
+
+    const fn to_raw(self) -> u32 {
+        match self {
+            Self::Free => BLOCK_FREE,
+            Self::Zero => BLOCK_ZERO,
+            Self::Allocated(stored) => stored,
+        }
+    }
+
+    /// The entry as it is stored.
+    pub(super) const fn to_bytes(self) -> [u8; 4] {
+        self.to_raw().to_le_bytes()
+    }
+}
+
+/// Something that cannot be right about a block map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Finding {
+    /// Two blocks of the disk claim the same place in the file.
+    Duplicate {
+        /// One of them.
+        first_block: u32,
+        /// The other.
+        second_block: u32,
+        /// The file's block that both claim.
+        stored: u32,
+    },
+    /// A block lies behind the end of the file, wholly or in part.
+    OutsideFile {
+        /// The block of the disk.
+        block: u32,
+        /// The file's block that it claims.
+        stored: u32,
+    },
+    /// A block lies where VirtualBox will put the next new block, which would overwrite it.
+    BeyondAllocated {
+        /// The block of the disk.
+        block: u32,
+        /// The file's block that it claims.
+        stored: u32,
+        /// How many the header says there are.
+        allocated_blocks: u32,
+    },
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Duplicate {
+                first_block,
+                second_block,
+                stored,
+            } => write!(
+                formatter,
+                "blocks {first_block} and {second_block} are both stored at place {stored}"
+            ),
+            Self::OutsideFile { block, stored } => write!(
+                formatter,
+                "block {block} is stored at place {stored}, behind the end of the file"
+            ),
+            Self::BeyondAllocated {
+                block,
+                stored,
+                allocated_blocks,
+            } => write!(
+                formatter,
+                "block {block} is stored at place {stored}, but the header says that only \
+                 {allocated_blocks} are in use"
+            ),
+        }
+    }
+}
+
+/// What [`BlockMap::check`] found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MapReport {
+    /// Blocks that the image leaves to its parent, or to chance.
+    pub free_blocks: u32,
+    /// Blocks marked as zero.
+    pub zero_blocks: u32,
+    /// Blocks stored in the file.
+    pub allocated_blocks: u32,
+    /// The first findings, at most [`MapReport::MOST_LISTED`].
+    pub findings: Vec<Finding>,
+    /// How many there are in all.
+    pub findings_total: u64,
+}
+
+impl MapReport {
+    /// How many findings are listed, so that a file full of nonsense does not fill the memory.
+    pub const MOST_LISTED: usize = 100;
+
+    fn add(&mut self, finding: Finding) {
+        self.findings_total = self.findings_total.saturating_add(1);
+        if self.findings.len() < Self::MOST_LISTED {
+            self.findings.push(finding);
+        }
+    }
+
+    const fn count(&mut self, entry: BlockEntry) {
+        let counter = match entry {
+            BlockEntry::Free => &mut self.free_blocks,
+            BlockEntry::Zero => &mut self.zero_blocks,
+            BlockEntry::Allocated(_) => &mut self.allocated_blocks,
+        };
+        *counter = counter.saturating_add(1);
+    }
+}
+
+/// The block map of one image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockMap {
+    raw: Vec<u32>,
+    /// How many whole blocks the file holds.
+    stored_blocks: u64,
+    /// How many the header says it holds.
+    allocated_blocks: u32,
+}
+
+/// Read at once while loading a map, so that the loading needs no second copy of it.
+const PIECE_BYTES: usize = 64 << 10;
+
+impl BlockMap {
+    /// Loads the map of an image from its open file of `file_len_bytes`.
+    pub(super) fn read(
+        file: &File,
+        header: &VdiHeader,
+        file_len_bytes: u64,
+    ) -> std::io::Result<Self> {
+        let mut map = Self::empty(header, file_len_bytes);
+        map.raw.reserve_exact(header.blocks as usize);
+        let mut piece = vec![0; PIECE_BYTES];
+        let mut offset_bytes = header.block_map_offset_bytes;
+        while offset_bytes < header.block_map_end_bytes() {
+            let left_bytes = header.block_map_end_bytes().saturating_sub(offset_bytes);
+            piece.truncate(usize::try_from(left_bytes).unwrap_or(PIECE_BYTES));
+            platform::read_exact_at(file, &mut piece, offset_bytes)?;
+            map.extend(&piece);
+            offset_bytes = offset_bytes.saturating_add(piece.len() as u64);
+        }
+        Ok(map)
+    }
+
+    /// The map of the image with this (checked) header from the map's bytes. Entries that `bytes`
+    /// lacks are free.
+    #[must_use]
+    pub fn parse(header: &VdiHeader, bytes: &[u8], file_len_bytes: u64) -> Self {
+        let mut map = Self::empty(header, file_len_bytes);
+        map.extend(bytes);
+        map.raw.resize(header.blocks as usize, BLOCK_FREE);
+        map
+    }
+
+    /// The map of a new image.
+    pub(super) fn new(header: &VdiHeader, entry: impl Fn(u32) -> BlockEntry) -> Self {
+        let mut map = Self::empty(header, u64::MAX);
+        map.raw = (0..header.blocks)
+            .map(|block| entry(block).to_raw())
+            .collect();
+        map
+    }
+
+    fn empty(header: &VdiHeader, file_len_bytes: u64) -> Self {
+        Self {
+            raw: Vec::new(),
+            stored_blocks: header.grid().stored_blocks(file_len_bytes),
+            allocated_blocks: header.allocated_blocks,
+        }
+    }
+
+    fn extend(&mut self, bytes: &[u8]) {
+        let (entries, _rest) = bytes.as_chunks();
+        self.raw
+            .extend(entries.iter().map(|entry| u32::from_le_bytes(*entry)));
+    }
+
+    /// The number of blocks.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        u32::try_from(self.raw.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether there are no blocks; not the case for any image with a valid header.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.raw.is_empty()
+    }
+
+    /// The entry of `block`; free for a block that does not exist.
+    #[must_use]
+    pub fn entry(&self, block: u32) -> BlockEntry {
+        self.raw
+            .get(block as usize)
+            .map_or(BlockEntry::Free, |raw| BlockEntry::from_raw(*raw))
+    }
+
+    /// All entries in the order of the disk.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = BlockEntry> + '_ {
+        self.raw.iter().map(|raw| BlockEntry::from_raw(*raw))
+    }
+
+    pub(super) fn set(&mut self, block: u32, entry: BlockEntry) {
+        if let Some(raw) = self.raw.get_mut(block as usize) {
+            *raw = entry.to_raw();
+        }
+    }
+
+    /// The map as it is stored.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        self.raw.iter().flat_map(|raw| raw.to_le_bytes()).collect()
+    }
+
+    /// Counts the entries and looks for those that cannot be right. Takes 8 more bytes of memory
+    /// per allocated block while it runs.
+    #[must_use]
+    pub fn check(&self) -> MapReport {
+        let mut report = MapReport::default();
+        let mut places = Vec::new();
+        for (block, entry) in (0..).zip(self.entries()) {
+            report.count(entry);
+            if let BlockEntry::Allocated(stored) = entry {
+                places.push((stored, block));
+                self.check_place(block, stored, &mut report);
+            }
+        }
+        places.sort_unstable();
+        for pair in places.windows(2) {
+            if let [(stored, first_block), (same, second_block)] = *pair
+                && stored == same
+            {
+                report.add(Finding::Duplicate {
+                    first_block,
+                    second_block,
+                    stored,
+                });
+            }
+        }
+        report
+    }
+
+    fn check_place(&self, block: u32, stored: u32, report: &mut MapReport) {
+        if u64::from(stored) >= self.stored_blocks {
+            report.add(Finding::OutsideFile { block, stored });
+        } else if stored >= self.allocated_blocks {
+            let allocated_blocks = self.allocated_blocks;
+            report.add(Finding::BeyondAllocated {
+                block,
+                stored,
+                allocated_blocks,
+            });
+        }
+    }
+}
