@@ -1,5 +1,5 @@
-# A 512-byte guest. Prints "B" and then, for ever, a "T" on COM1 after each sector that it wrote: the counter goes to
-# sector 2048 + (counter & 1023), so that the disk keeps changing.
+# A 512-byte guest. Prints "B" and then, for ever, a "T" on COM1 after each sector that it wrote: 2048 + (counter & 1023)
+# gets the time of day plus the counter, so that the disk keeps changing and no run writes what an earlier one wrote.
 .code16
 .globl _start
 _start:
@@ -19,11 +19,17 @@ start:
     call print
 next:
     incl counter
-    movl counter, %eax
+    movb $0x02, %ah
+    int $0x1a
+    shll $16, %ecx
+    movw %dx, %cx
+    addl counter, %ecx
+    movl %ecx, %eax
     movw $0x8000, %di
     movw $128, %cx
     cld
     rep stosl
+    movl counter, %eax
     andl $0x3ff, %eax
     addl $2048, %eax
     movl %eax, sector

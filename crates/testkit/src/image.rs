@@ -28,7 +28,7 @@ mod field {
     pub const IMAGE_TYPE: usize = 0x4c;
     pub const MAP_OFFSET: usize = 0x154;
     pub const DATA_OFFSET: usize = 0x158;
-    pub const SECTOR_BYTES: usize = 0x168;
+    pub const LEGACY_SECTOR_BYTES: usize = 0x168;
     pub const CAPACITY: usize = 0x170;
     pub const BLOCK_SIZE: usize = 0x178;
     pub const BLOCKS: usize = 0x180;
@@ -37,6 +37,7 @@ mod field {
     pub const MODIFICATION_UUID: usize = 0x198;
     pub const PARENT_UUID: usize = 0x1a8;
     pub const PARENT_MODIFICATION_UUID: usize = 0x1b8;
+    pub const SECTOR_BYTES: usize = 0x1d4;
 }
 
 /// The kind of an image, with the number that stands for it in the header.
@@ -106,13 +107,14 @@ impl Image {
             header: vec![0; HEADER_LENGTH],
             map: Vec::new(),
         };
-        let text = b"<<< Oracle VM VirtualBox Disk Image >>>\n";
+        let text = b"<<< Oracle VirtualBox Disk Image >>>\n";
         image.header[field::TEXT..text.len()].copy_from_slice(text);
         image.set_u32(field::SIGNATURE, SIGNATURE);
         image.set_u32(field::VERSION, VERSION_1_1);
         image.set_u32(field::HEADER_SIZE, HEADER_BYTES);
         image.set_u32(field::IMAGE_TYPE, kind as u32);
         image.set_u32(field::MAP_OFFSET, MAP_OFFSET as u32);
+        image.set_u32(field::LEGACY_SECTOR_BYTES, 512);
         image.set_u32(field::SECTOR_BYTES, 512);
         image.set_u32(field::BLOCK_SIZE, BLOCK_BYTES as u32);
         image.set_uuid(field::CREATION_UUID, id);

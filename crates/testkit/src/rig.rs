@@ -1,0 +1,161 @@
+//! The real VirtualBox for one test: a registry, a daemon and a folder of its own.
+//!
+//! Tests that use it run under `rig/run`, which names `VBoxManage` and the folder in the environment. They are marked
+//! `#[ignore = "needs the VirtualBox rig; scripts/test runs it"]`.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+use crate::contents::sha256;
+
+/// A registry with its running daemon. Dropping it ends the daemon and every machine, and removes the folder.
+#[derive(Debug)]
+pub struct Rig {
+    vboxmanage: PathBuf,
+    socket: String,
+    folder: TempDir,
+}
+
+impl Rig {
+    /// Starts a daemon for a new, empty registry.
+    ///
+    /// # Panics
+    /// When the environment names no rig, or its daemon does not start.
+    #[must_use]
+    pub fn start() -> Self {
+        let work = from_environment("VRS_TEST_VBOX_WORK");
+        let folder = tempfile::Builder::new()
+            .prefix("rig-")
+            .tempdir_in(work)
+            .expect("a folder for the test");
+        let socket = folder
+            .path()
+            .file_name()
+            .expect("a name")
+            .to_str()
+            .expect("an ASCII name")
+            .to_owned();
+        let rig = Self {
+            vboxmanage: from_environment("VRS_TEST_VBOXMANAGE"),
+            socket,
+            folder,
+        };
+        let started = rig.daemon("start");
+        assert!(
+            started.status.success(),
+            "VBoxSVC does not start: {}",
+            String::from_utf8_lossy(&started.stderr)
+        );
+        rig
+    }
+
+    /// The program to hand to whatever is tested.
+    pub fn vboxmanage(&self) -> &Path {
+        &self.vboxmanage
+    }
+
+    /// What has to be in the environment of a process that is to use this registry.
+    pub fn environment(&self) -> [(&'static str, PathBuf); 2] {
+        [
+            ("VBOX_USER_HOME", self.folder.path().join("home")),
+            ("VBOX_IPC_SOCKETID", PathBuf::from(&self.socket)),
+        ]
+    }
+
+    /// A folder that VirtualBox sees too. Machines are made in its subfolder `machines`.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Calls `VBoxManage`, whatever comes of it.
+    pub fn output<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
+        let mut command = Command::new(&self.vboxmanage);
+        command
+            .args(arguments)
+            .current_dir(self.folder())
+            .envs(self.environment());
+        command.output().expect("VBoxManage starts")
+    }
+
+    /// Calls `VBoxManage` and returns what it prints.
+    ///
+    /// # Panics
+    /// When the call fails.
+    pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> String {
+        let arguments: Vec<_> = arguments
+            .into_iter()
+            .map(|argument| argument.as_ref().to_owned())
+            .collect();
+        let output = self.output(&arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "VBoxManage {arguments:?}: {}\n{stderr}",
+            output.status
+        );
+        String::from_utf8(output.stdout).expect("VBoxManage prints Unicode")
+    }
+
+    /// The bytes that a guest sees of a disk (a path or UUID), by VirtualBox's own reading of the whole chain.
+    pub fn guest_bytes(&self, medium: impl AsRef<OsStr>) -> Vec<u8> {
+        let raw = self.folder().join("flattened.raw");
+        self.run([
+            "clonemedium".as_ref(),
+            "disk".as_ref(),
+            medium.as_ref(),
+            raw.as_ref(),
+            "--format".as_ref(),
+            OsStr::new("RAW"),
+        ]);
+        let bytes = fs::read(&raw).expect("the flattened disk");
+        self.run([
+            "closemedium".as_ref(),
+            "disk".as_ref(),
+            raw.as_os_str(),
+            OsStr::new("--delete"),
+        ]);
+        bytes
+    }
+
+    /// The SHA-256 of [`Rig::guest_bytes`].
+    pub fn guest_sha256(&self, medium: impl AsRef<OsStr>) -> String {
+        sha256(&self.guest_bytes(medium))
+    }
+
+    fn daemon(&self, action: &str) -> Output {
+        let mut svc = Command::new(self.vboxmanage.with_file_name("svc"));
+        svc.arg(action)
+            .envs(self.environment())
+            .output()
+            .expect("rig/svc starts")
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let running =
+            String::from_utf8_lossy(&self.output(["list", "runningvms"]).stdout).into_owned();
+        for id in running.lines().filter_map(|line| line.rsplit(' ').next()) {
+            self.output([
+                "startvm",
+                id.trim_matches(['{', '}']),
+                "--type",
+                "emergencystop",
+            ]);
+        }
+        self.daemon("stop");
+    }
+}
+
+fn from_environment(name: &str) -> PathBuf {
+    env::var_os(name)
+        .unwrap_or_else(|| {
+            panic!("{name} is not set; run this test with scripts/test or under rig/run")
+        })
+        .into()
+}
