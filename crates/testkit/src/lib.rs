@@ -18,6 +18,7 @@ mod every_step;
 mod fault;
 mod image;
 mod machine;
+pub mod raw;
 mod rig;
 mod rig_kinds;
 mod rig_machine;

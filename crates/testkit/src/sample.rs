@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::contents::random_bytes;
 use crate::image::{BLOCK_BYTES, Block, Image, ImageKind};
 use crate::machine::{Machine, Medium, Snapshot, State, folder_name, location};
-use crate::settings;
+use crate::{raw, settings};
 
 /// A disk that a sample machine is to have.
 #[derive(Debug, Clone)]
@@ -236,26 +236,6 @@ impl SampleMachine {
         self.write(disk, offset_bytes, &random_bytes(seed, length_bytes));
     }
 
-    /// Replaces a disk's contents by those of a raw image of the same size, writing only the blocks that differ.
-    pub fn write_raw(&mut self, disk: usize, raw: &Path) {
-        let before = self.guest_bytes(disk);
-        let after = fs::read(raw).expect("a raw image");
-        assert_eq!(
-            before.len(),
-            after.len(),
-            "the raw image has the disk's size"
-        );
-        for (index, (old, new)) in before
-            .chunks(BLOCK_BYTES as usize)
-            .zip(after.chunks(BLOCK_BYTES as usize))
-            .enumerate()
-        {
-            if old != new {
-                self.write(disk, index as u64 * BLOCK_BYTES, new);
-            }
-        }
-    }
-
     /// Enlarges a disk as `modifymedium --resize` does.
     pub fn grow(&mut self, disk: usize, capacity_bytes: u64) {
         Image::open(&self.machine.path(self.attached(disk))).grow(capacity_bytes);
@@ -370,7 +350,7 @@ impl SampleMachine {
         });
         self.machine.state.attachments.push(id);
         if let Some(raw) = &disk.contents {
-            self.write_raw(number, raw);
+            raw::import(&path, raw);
         }
     }
 
