@@ -1,1 +1,22 @@
-//! Placeholder
+//! VirtualBox, as far as vrs has to do with it: the program `VBoxManage`, and the settings files of
+//! machines.
+//!
+//! Guarantees: machines, media and VirtualBox snapshots are addressed by id; names are for people.
+//! Nothing here prints, reads the environment, or knows what snapshots in a repository are.
+
+mod error;
+mod id;
+mod result_code;
+mod settings;
+mod state;
+mod version;
+
+pub use error::{Error, ErrorKind, Result};
+pub use id::{MachineId, MediumId, VirtualBoxSnapshotId};
+pub use result_code::ResultCode;
+pub use settings::{
+    Attachment, DeviceKind, HardDisk, Hardware, MachineSettings, NetworkAdapter, RemovableImage,
+    SettingsEdit, SharedFolder, VirtualBoxSnapshot,
+};
+pub use state::MachineState;
+pub use version::{MINIMUM_VERSION, Version};

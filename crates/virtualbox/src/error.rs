@@ -1,0 +1,338 @@
+//! What can go wrong between vrs and VirtualBox.
+//!
+//! Guarantees: each text says what happened, why, and what to do; the text of a [source] is not
+//! repeated in it. A failed command keeps VirtualBox's own code, its words and the exact command.
+//!
+//! [source]: std::error::Error::source
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::id::{MachineId, MediumId};
+use crate::result_code::ResultCode;
+use crate::version::Version;
+
+/// The result of everything in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The class of an error, stable where texts may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// There is no usable `VBoxManage`.
+    NoVirtualBox,
+    /// Another program uses the machine or medium; later it may work.
+    Busy,
+    /// A command did not end in time.
+    Timeout,
+    /// A command was ended by a signal.
+    Interrupted,
+    /// VirtualBox does not know the object.
+    NotFound,
+    /// VirtualBox refused.
+    Refused,
+    /// VirtualBox did or said something else than expected.
+    Unexpected,
+    /// Machine settings that cannot be used.
+    Settings,
+    /// The machine's settings are encrypted.
+    Encrypted,
+    /// A file could not be read.
+    Io,
+}
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No `VBoxManage` anywhere.
+    #[error("VBoxManage was not found (looked in {}); install VirtualBox or give the path of VBoxManage", places(.looked_in))]
+    NoProgram {
+        /// Where it was looked for.
+        looked_in: Vec<String>,
+    },
+
+    /// The program that was named is not there.
+    #[error("'{}' is not a program that can be run; give the path of VBoxManage", .program.display())]
+    NotAProgram {
+        /// What was named.
+        program: PathBuf,
+    },
+
+    /// The version is older than the oldest that works.
+    #[error("'{}' is version {found}, vrs needs {minimum} or later: {reason}; update VirtualBox", .program.display())]
+    TooOld {
+        /// The program.
+        program: PathBuf,
+        /// Its version.
+        found: Version,
+        /// The oldest version that works.
+        minimum: Version,
+        /// Why.
+        reason: &'static str,
+    },
+
+    /// A command could not be started.
+    #[error("cannot run {command}; check that VirtualBox is installed completely")]
+    Spawn {
+        /// The command.
+        command: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+
+    /// A command ended with an error.
+    #[error("VirtualBox says: {}{}; the command was {command}", .message, code_suffix(.code.as_ref()))]
+    Exit {
+        /// The command.
+        command: String,
+        /// How it ended, for example "exit status: 1".
+        status: String,
+        /// VirtualBox's code.
+        code: Option<ResultCode>,
+        /// VirtualBox's words, without codes and places in its source.
+        message: String,
+        /// All it wrote to standard error, cut where it is very long.
+        stderr: String,
+        /// Whether the words are those of a machine or medium in use.
+        is_busy: bool,
+    },
+
+    /// A command was ended by a signal.
+    #[error(
+        "{command} was ended by signal {signal}; look at the state of the machine, then try again"
+    )]
+    Signal {
+        /// The command.
+        command: String,
+        /// Number of the signal.
+        signal: i32,
+    },
+
+    /// A command made no progress and was ended.
+    #[error(
+        "{command} did nothing for {} seconds{} and was ended; look at the state of the machine in VirtualBox, then try again",
+        .waited.as_secs(), percent_suffix(*.percent)
+    )]
+    Timeout {
+        /// The command.
+        command: String,
+        /// How long nothing was heard of it.
+        waited: Duration,
+        /// How far it had got.
+        percent: Option<u8>,
+    },
+
+    /// The output of a command is not what is known of VirtualBox.
+    #[error(
+        "cannot make sense of the answer of {command}: {problem}; this version of VirtualBox may be unknown to vrs"
+    )]
+    Output {
+        /// The command.
+        command: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// A command claimed success, or nothing, but what it was to do is not done.
+    #[error("{command} ended, but {problem}; look at it in VirtualBox, then try again")]
+    NotDone {
+        /// The command.
+        command: String,
+        /// What is, and what should be.
+        problem: String,
+    },
+
+    /// VirtualBox does not list the machine.
+    #[error("VirtualBox has no machine {machine}; `VBoxManage list vms` shows those it has")]
+    NoSuchMachine {
+        /// The machine.
+        machine: MachineId,
+    },
+
+    /// A file could not be read or found.
+    #[error("cannot {operation} '{}'", .path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+
+    /// Settings that are no XML.
+    #[error("{} are not valid XML; restore them from the file's copy with -prev at the end of its name, or from a snapshot", settings_of(.path.as_deref()))]
+    Xml {
+        /// The settings file, where it is known.
+        path: Option<PathBuf>,
+        /// What is wrong.
+        #[source]
+        source: roxmltree::Error,
+    },
+
+    /// Settings that VirtualBox would not have written.
+    #[error("{} are not usable: {problem}", settings_of(.path.as_deref()))]
+    Settings {
+        /// The settings file, where it is known.
+        path: Option<PathBuf>,
+        /// What is wrong and where.
+        problem: String,
+    },
+
+    /// Settings that only VirtualBox can read, with a password.
+    #[error("{} are encrypted; vrs cannot read them: decrypt the machine with `VBoxManage encryptvm` first", settings_of(.path.as_deref()))]
+    Encrypted {
+        /// The settings file, where it is known.
+        path: Option<PathBuf>,
+        /// The machine, which is not secret.
+        machine: Option<MachineId>,
+    },
+
+    /// A medium to be changed is not in the settings.
+    #[error(
+        "the machine settings have no hard disk {medium}; they belong to another state of the machine"
+    )]
+    NoSuchMedium {
+        /// The medium.
+        medium: MediumId,
+    },
+}
+
+impl Error {
+    /// The class of this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoProgram { .. }
+            | Self::NotAProgram { .. }
+            | Self::TooOld { .. }
+            | Self::Spawn { .. } => ErrorKind::NoVirtualBox,
+            Self::Exit { is_busy: true, .. } => ErrorKind::Busy,
+            Self::Exit {
+                code: Some(code), ..
+            } if code.is_not_found() => ErrorKind::NotFound,
+            Self::Exit { .. } => ErrorKind::Refused,
+            Self::Signal { .. } => ErrorKind::Interrupted,
+            Self::Timeout { .. } => ErrorKind::Timeout,
+            Self::Output { .. } | Self::NotDone { .. } => ErrorKind::Unexpected,
+            Self::NoSuchMachine { .. } | Self::NoSuchMedium { .. } => ErrorKind::NotFound,
+            Self::Io { .. } => ErrorKind::Io,
+            Self::Xml { .. } | Self::Settings { .. } => ErrorKind::Settings,
+            Self::Encrypted { .. } => ErrorKind::Encrypted,
+        }
+    }
+
+    /// VirtualBox's code, where it gave one.
+    #[must_use]
+    pub fn code(&self) -> Option<&ResultCode> {
+        match self {
+            Self::Exit { code, .. } => code.as_ref(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn settings(problem: impl fmt::Display) -> Self {
+        Self::Settings {
+            path: None,
+            problem: problem.to_string(),
+        }
+    }
+
+    /// The same error, with the file that it is about.
+    pub(crate) fn in_file(self, file: &Path) -> Self {
+        let path = Some(file.to_owned());
+        match self {
+            Self::Xml { source, .. } => Self::Xml { path, source },
+            Self::Settings { problem, .. } => Self::Settings { path, problem },
+            Self::Encrypted { machine, .. } => Self::Encrypted { path, machine },
+            other => other,
+        }
+    }
+}
+
+fn places(looked_in: &[String]) -> String {
+    looked_in.join(", ")
+}
+
+fn code_suffix(code: Option<&ResultCode>) -> String {
+    code.map_or_else(String::new, |code| format!(" ({code})"))
+}
+
+fn percent_suffix(percent: Option<u8>) -> String {
+    percent.map_or_else(String::new, |percent| format!(" after {percent} %"))
+}
+
+fn settings_of(path: Option<&Path>) -> String {
+    path.map_or_else(
+        || "the machine settings".to_owned(),
+        |path| format!("the machine settings in '{}'", path.display()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+
+    fn command() -> String {
+        "VBoxManage registervm '/vms/two words/two words.vbox'".to_owned()
+    }
+
+    fn file() -> Option<PathBuf> {
+        Some(PathBuf::from("/vms/m/m.vbox"))
+    }
+
+    #[test]
+    fn texts_about_the_program() {
+        let looked_in = vec![
+            "the search path".to_owned(),
+            "/usr/lib/virtualbox".to_owned(),
+        ];
+        assert_snapshot!(Error::NoProgram { looked_in }, @"VBoxManage was not found (looked in the search path, /usr/lib/virtualbox); install VirtualBox or give the path of VBoxManage");
+        assert_snapshot!(Error::NotAProgram { program: "/opt/vb".into() }, @"'/opt/vb' is not a program that can be run; give the path of VBoxManage");
+        let found = Version::parse("6.1.50r161033").unwrap();
+        let minimum = Version::parse("7.0.0").unwrap();
+        let program = "/usr/bin/VBoxManage".into();
+        assert_snapshot!(Error::TooOld { program, found, minimum, reason: "it has no nvram" }, @"'/usr/bin/VBoxManage' is version 6.1.50r161033, vrs needs 7.0.0 or later: it has no nvram; update VirtualBox");
+        let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        assert_snapshot!(Error::Spawn { command: command(), source }, @"cannot run VBoxManage registervm '/vms/two words/two words.vbox'; check that VirtualBox is installed completely");
+    }
+
+    #[test]
+    fn texts_about_commands() {
+        let exit = |code: Option<&str>| Error::Exit {
+            command: command(),
+            status: "exit status: 1".to_owned(),
+            code: code.map(ResultCode::new),
+            message: "The object is not ready".to_owned(),
+            stderr: String::new(),
+            is_busy: false,
+        };
+        assert_snapshot!(exit(Some("E_ACCESSDENIED")), @"VirtualBox says: The object is not ready (E_ACCESSDENIED); the command was VBoxManage registervm '/vms/two words/two words.vbox'");
+        assert_snapshot!(exit(None), @"VirtualBox says: The object is not ready; the command was VBoxManage registervm '/vms/two words/two words.vbox'");
+        assert_snapshot!(Error::Signal { command: command(), signal: 11 }, @"VBoxManage registervm '/vms/two words/two words.vbox' was ended by signal 11; look at the state of the machine, then try again");
+        let waited = Duration::from_secs(60);
+        assert_snapshot!(Error::Timeout { command: command(), waited, percent: Some(40) }, @"VBoxManage registervm '/vms/two words/two words.vbox' did nothing for 60 seconds after 40 % and was ended; look at the state of the machine in VirtualBox, then try again");
+        assert_snapshot!(Error::Timeout { command: command(), waited, percent: None }, @"VBoxManage registervm '/vms/two words/two words.vbox' did nothing for 60 seconds and was ended; look at the state of the machine in VirtualBox, then try again");
+        assert_snapshot!(Error::Output { command: command(), problem: "it has no line VMState=".to_owned() }, @"cannot make sense of the answer of VBoxManage registervm '/vms/two words/two words.vbox': it has no line VMState=; this version of VirtualBox may be unknown to vrs");
+        assert_snapshot!(Error::NotDone { command: command(), problem: "the machine is not listed".to_owned() }, @"VBoxManage registervm '/vms/two words/two words.vbox' ended, but the machine is not listed; look at it in VirtualBox, then try again");
+        assert_snapshot!(Error::NoSuchMachine { machine: MachineId::default() }, @"VirtualBox has no machine 00000000-0000-0000-0000-000000000000; `VBoxManage list vms` shows those it has");
+    }
+
+    #[test]
+    fn texts_about_settings() {
+        let source = roxmltree::Document::parse("<a").unwrap_err();
+        assert_snapshot!(Error::Xml { path: file(), source }, @"the machine settings in '/vms/m/m.vbox' are not valid XML; restore them from the file's copy with -prev at the end of its name, or from a snapshot");
+        assert_snapshot!(Error::settings("there is no <Machine>"), @"the machine settings are not usable: there is no <Machine>");
+        assert_snapshot!(Error::settings("there is no <Machine>").in_file(Path::new("/m.vbox")), @"the machine settings in '/m.vbox' are not usable: there is no <Machine>");
+        assert_snapshot!(Error::Encrypted { path: file(), machine: None }, @"the machine settings in '/vms/m/m.vbox' are encrypted; vrs cannot read them: decrypt the machine with `VBoxManage encryptvm` first");
+        assert_snapshot!(Error::NoSuchMedium { medium: MediumId::default() }, @"the machine settings have no hard disk 00000000-0000-0000-0000-000000000000; they belong to another state of the machine");
+        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+        assert_snapshot!(Error::Io { operation: "read", path: "/vms/m/m.vbox".into(), source }, @"cannot read '/vms/m/m.vbox'");
+    }
+}

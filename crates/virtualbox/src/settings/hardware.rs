@@ -1,0 +1,174 @@
+//! The devices of a machine that concern its files or its identity.
+
+use roxmltree::Node;
+use uuid::Uuid;
+
+use super::document::{child, children, descendants, flag, required};
+use crate::error::Result;
+use crate::id::MediumId;
+
+/// What is attached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum DeviceKind {
+    /// A hard disk.
+    HardDisk,
+    /// A DVD drive.
+    Dvd,
+    /// A floppy drive.
+    Floppy,
+    /// Something that this version does not know.
+    Other(String),
+}
+
+/// A device at a port of a storage controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// Name of the controller.
+    pub controller: String,
+    /// Port of the controller.
+    pub port: u32,
+    /// Device at the port.
+    pub device: u32,
+    /// What it is.
+    pub kind: DeviceKind,
+    /// The image in it; an empty drive has none.
+    pub medium: Option<MediumId>,
+    /// The host's drive that it stands for.
+    pub host_drive: Option<String>,
+    /// Whether the guest may send commands to the host's drive.
+    pub passthrough: bool,
+}
+
+/// A network adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkAdapter {
+    /// Its number, from 0.
+    pub slot: u32,
+    /// Whether the guest sees it.
+    pub enabled: bool,
+    /// Its address, twelve hexadecimal digits.
+    pub mac_address: Option<String>,
+    /// What it is connected to, by VirtualBox's name, such as `NAT` or `BridgedInterface`.
+    pub attached_to: Option<String>,
+}
+
+/// A folder of the host that the guest sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedFolder {
+    /// Its name in the guest.
+    pub name: String,
+    /// Where it is on the host.
+    pub host_path: String,
+}
+
+/// The devices of a machine, now or at a VirtualBox snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hardware {
+    /// The id that the guest sees in its firmware, where it differs from the machine's own.
+    pub uuid: Option<Uuid>,
+    /// What is attached to the storage controllers.
+    pub attachments: Vec<Attachment>,
+    /// Network adapters.
+    pub network_adapters: Vec<NetworkAdapter>,
+    /// Shared folders.
+    pub shared_folders: Vec<SharedFolder>,
+    /// Names of the USB device filters.
+    pub usb_filters: Vec<String>,
+    /// Where the nvram is, if it is not at its usual place.
+    pub nvram: Option<String>,
+    /// Type of the TPM, such as `v2_0`; `None` if there is none.
+    pub tpm: Option<String>,
+}
+
+impl Hardware {
+    /// Reads the devices below `<Machine>` or `<Snapshot>`. Up to settings version 1.14 storage
+    /// controllers are beside `<Hardware>`, later in it.
+    pub(super) fn parse(owner: Node<'_, '_>) -> Result<Self> {
+        let mut found = Self {
+            attachments: attachments(owner)?,
+            ..Self::default()
+        };
+        let Some(hardware) = child(owner, "Hardware") else {
+            return Ok(found);
+        };
+        found.uuid = hardware
+            .attribute("uuid")
+            .map(|_| required::<MediumId>(hardware, "uuid", "UUID"))
+            .transpose()?
+            .map(MediumId::uuid);
+        found.attachments.extend(attachments(hardware)?);
+        let adapters = child(hardware, "Network")
+            .into_iter()
+            .flat_map(|network| children(network, "Adapter"));
+        found.network_adapters = adapters.map(network_adapter).collect::<Result<_>>()?;
+        found.shared_folders = descendants(hardware, "SharedFolder")
+            .map(shared_folder)
+            .collect();
+        found.usb_filters = descendants(hardware, "DeviceFilter")
+            .filter_map(|filter| text(filter, "name"))
+            .collect();
+        found.nvram = descendants(hardware, "NVRAM").find_map(|nvram| text(nvram, "path"));
+        found.tpm = descendants(hardware, "TrustedPlatformModule")
+            .find_map(|tpm| text(tpm, "type"))
+            .filter(|tpm| tpm != "None");
+        Ok(found)
+    }
+}
+
+fn text(node: Node<'_, '_>, attribute: &str) -> Option<String> {
+    node.attribute(attribute).map(ToOwned::to_owned)
+}
+
+fn attachments(owner: Node<'_, '_>) -> Result<Vec<Attachment>> {
+    let controllers = child(owner, "StorageControllers")
+        .into_iter()
+        .flat_map(|list| children(list, "StorageController"));
+    controllers
+        .flat_map(|controller| {
+            children(controller, "AttachedDevice").map(move |device| attachment(controller, device))
+        })
+        .collect()
+}
+
+fn attachment(controller: Node<'_, '_>, device: Node<'_, '_>) -> Result<Attachment> {
+    let kind = match device.attribute("type").unwrap_or_default() {
+        "HardDisk" => DeviceKind::HardDisk,
+        "DVD" => DeviceKind::Dvd,
+        "Floppy" => DeviceKind::Floppy,
+        other => DeviceKind::Other(other.to_owned()),
+    };
+    Ok(Attachment {
+        controller: text(controller, "name").unwrap_or_default(),
+        port: required(device, "port", "number")?,
+        device: required(device, "device", "number")?,
+        kind,
+        medium: child(device, "Image")
+            .map(|image| required(image, "uuid", "UUID"))
+            .transpose()?,
+        host_drive: child(device, "HostDrive").and_then(|drive| text(drive, "src")),
+        passthrough: flag(device, "passthrough"),
+    })
+}
+
+fn network_adapter(node: Node<'_, '_>) -> Result<NetworkAdapter> {
+    const DETAILS: [&str; 2] = ["DisabledModes", "Properties"];
+    let mut names = node
+        .children()
+        .filter(Node::is_element)
+        .map(|mode| mode.tag_name().name());
+    Ok(NetworkAdapter {
+        slot: required(node, "slot", "number")?,
+        enabled: flag(node, "enabled"),
+        mac_address: text(node, "MACAddress"),
+        attached_to: names
+            .find(|name| !DETAILS.contains(name))
+            .map(ToOwned::to_owned),
+    })
+}
+
+fn shared_folder(node: Node<'_, '_>) -> SharedFolder {
+    SharedFolder {
+        name: text(node, "name").unwrap_or_default(),
+        host_path: text(node, "hostPath").unwrap_or_default(),
+    }
+}
