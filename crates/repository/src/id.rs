@@ -37,6 +37,30 @@ macro_rules! hex_id {
             }
         }
 
+        impl From<rustic_core::Id> for $name {
+            fn from(id: rustic_core::Id) -> Self {
+                Self::from_hex(&id.to_hex()).unwrap_or(Self([0; 32]))
+            }
+        }
+
+        impl From<$name> for rustic_core::Id {
+            fn from(id: $name) -> Self {
+                Self::new(id.0)
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                hex::serde::serialize(self.0, serializer)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                hex::serde::deserialize(deserializer).map(Self)
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str(&hex::encode(self.0))
@@ -62,4 +86,12 @@ hex_id!(
 hex_id!(
     /// A chunk: the SHA-256 of its content.
     ChunkId
+);
+hex_id!(
+    /// A pack: the SHA-256 of its object.
+    PackId
+);
+hex_id!(
+    /// An index file: the SHA-256 of its object.
+    IndexId
 );

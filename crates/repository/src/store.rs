@@ -33,13 +33,21 @@ pub trait SnapshotStore: Send + Sync {
     fn files(&self, snapshot: &SnapshotId) -> Result<Vec<StoredFile>>;
 
     /// Random access to one file of a snapshot, cached and bounded.
-    fn open_file<'a>(&'a self, snapshot: &SnapshotId, path: &TreePath) -> Result<Box<dyn StoredFileReader + 'a>>;
+    fn open_file<'a>(
+        &'a self,
+        snapshot: &SnapshotId,
+        path: &TreePath,
+    ) -> Result<Box<dyn StoredFileReader + 'a>>;
 
     /// Brings local files into the state they have in a snapshot. See [`RestoreRequest`].
     fn restore(&self, request: &RestoreRequest, progress: &dyn Progress) -> Result<RestoreStats>;
 
     /// What [`Self::restore`] would do, without changing anything.
-    fn plan_restore(&self, request: &RestoreRequest, progress: &dyn Progress) -> Result<RestoreStats>;
+    fn plan_restore(
+        &self,
+        request: &RestoreRequest,
+        progress: &dyn Progress,
+    ) -> Result<RestoreStats>;
 
     /// Removes snapshots from the list. Their data stays until it is pruned.
     fn delete(&self, snapshots: &[SnapshotId], progress: &dyn Progress) -> Result<()>;
@@ -54,7 +62,9 @@ pub struct TreePath(String);
 
 /// A string that is no [`TreePath`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{path:?} is not a path inside a snapshot: it must be relative and free of '.', '..' and empty parts")]
+#[error(
+    "{path:?} is not a path inside a snapshot: it must be relative and free of '.', '..' and empty parts"
+)]
 pub struct InvalidTreePath {
     /// The string as given.
     pub path: String,
@@ -67,7 +77,11 @@ impl TreePath {
         let valid = path
             .split('/')
             .all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'));
-        if valid { Ok(Self(path)) } else { Err(InvalidTreePath { path }) }
+        if valid {
+            Ok(Self(path))
+        } else {
+            Err(InvalidTreePath { path })
+        }
     }
 
     /// The path as text.

@@ -1,0 +1,76 @@
+//! Packs that an interrupted ingest left without an index file.
+//!
+//! They are found by listing, and what they hold is read from their own headers, so that nothing
+//! already sent is sent again. A pack that is incomplete is left alone and reported.
+
+use std::collections::{BTreeMap, HashSet};
+
+use jiff::Timestamp;
+
+use crate::error::{Error, Result};
+use crate::id::PackId;
+use crate::index::{IndexPack, LoadedIndex};
+use crate::pack::read_header;
+use crate::repository::ResticRepository;
+use crate::sink::Sink;
+
+/// Packs in one index file at most, to bound memory.
+const BATCH: usize = 64;
+
+/// Indexes what no index file names. True when there was something.
+pub(crate) fn adopt(
+    sink: &Sink<'_>,
+    repository: &ResticRepository,
+    loaded: &LoadedIndex,
+    packs: &BTreeMap<PackId, u32>,
+) -> Result<bool> {
+    // The packs of an unreadable index file look unindexed, and adopting them repairs that.
+    let indexed: HashSet<PackId> = loaded
+        .index
+        .packs()
+        .map(|(_, pack)| pack.id)
+        .chain(loaded.marked.iter().copied())
+        .collect();
+    let orphans: Vec<(PackId, u32)> = packs
+        .iter()
+        .filter(|(id, _)| !indexed.contains(id))
+        .map(|(id, size)| (*id, *size))
+        .collect();
+    let mut found = false;
+    for batch in orphans.chunks(BATCH) {
+        let entries = adopt_batch(sink, repository, batch)?;
+        found |= !entries.is_empty();
+        sink.write_index_of(entries)?;
+    }
+    Ok(found)
+}
+
+fn adopt_batch(
+    sink: &Sink<'_>,
+    repository: &ResticRepository,
+    batch: &[(PackId, u32)],
+) -> Result<Vec<IndexPack>> {
+    let mut entries = Vec::new();
+    for (id, size_bytes) in batch {
+        if sink.progress.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        let read = |offset, length| repository.backend.read_pack(*id, offset, length);
+        match read_header(&repository.key, *size_bytes, read) {
+            Ok(Some(blobs)) => entries.push(IndexPack {
+                id: *id,
+                blobs,
+                time: Some(Timestamp::now()),
+                size: Some(*size_bytes),
+            }),
+            Ok(None) | Err(Error::DamagedObject { .. }) => {
+                sink.progress.warn(&format!(
+                    "pack {} is incomplete and in no index; it is not used",
+                    id.short()
+                ));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(entries)
+}

@@ -1,0 +1,200 @@
+//! Cutting files into chunks.
+//!
+//! The same bytes at the same place of the grid, or in the same surroundings for content-defined
+//! chunks, always give the same chunks. That is part of the repository's promise: changing it makes
+//! the next snapshot of every machine send everything again.
+
+use std::io::{BufReader, Read};
+use std::ops::Range;
+
+use fastcdc::v2020::{Normalization, StreamCDC};
+
+use crate::error::{Error, Result};
+use crate::store::Chunking;
+
+/// Small files are one chunk up to this size, and read at once; larger files are read so much at a
+/// time.
+pub(crate) const READ_BYTES: u64 = 4 << 20;
+
+const SMALLEST_CHUNK_BYTES: u32 = 1 << 10;
+const LARGEST_CHUNK_BYTES: u32 = 4 << 20;
+
+/// Chunks of one size, on a grid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Grid {
+    chunk_bytes: u64,
+    phase_bytes: u64,
+}
+
+/// Content-defined chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Content {
+    average_bytes: u32,
+}
+
+/// A [`Chunking`] whose numbers were checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cutter {
+    Grid(Grid),
+    Content(Content),
+}
+
+impl Cutter {
+    /// Checks the numbers.
+    pub(crate) fn new(chunking: Chunking) -> Result<Self> {
+        let (size_bytes, cutter) = match chunking {
+            Chunking::Grid {
+                chunk_bytes,
+                phase_bytes,
+            } => (
+                chunk_bytes,
+                Self::Grid(Grid {
+                    chunk_bytes: chunk_bytes.into(),
+                    phase_bytes,
+                }),
+            ),
+            Chunking::ContentDefined { average_bytes } => {
+                (average_bytes, Self::Content(Content { average_bytes }))
+            }
+            Chunking::Whole => (
+                LARGEST_CHUNK_BYTES,
+                Self::Grid(Grid {
+                    chunk_bytes: LARGEST_CHUNK_BYTES.into(),
+                    phase_bytes: 0,
+                }),
+            ),
+        };
+        let usable = size_bytes.is_power_of_two()
+            && (SMALLEST_CHUNK_BYTES..=LARGEST_CHUNK_BYTES).contains(&size_bytes);
+        if usable {
+            return Ok(cutter);
+        }
+        let reason = "it must be a power of two from 1 KiB to 4 MiB";
+        Err(Error::InvalidRequest {
+            subject: format!("a chunk size of {size_bytes} bytes"),
+            reason,
+        })
+    }
+}
+
+impl Grid {
+    /// The first grid point after an offset.
+    fn next_point(self, offset: u64) -> u64 {
+        let phase = self.phase_bytes.checked_rem(self.chunk_bytes).unwrap_or(0);
+        let into = offset
+            .saturating_add(self.chunk_bytes)
+            .saturating_sub(phase)
+            .checked_rem(self.chunk_bytes)
+            .unwrap_or(0);
+        offset.saturating_add(self.chunk_bytes.saturating_sub(into))
+    }
+
+    /// The chunks of a range.
+    pub(crate) fn chunks(self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        self.cut(range, 1)
+    }
+
+    /// The range in pieces of several chunks, to be read at once.
+    pub(crate) fn reads(self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        self.cut(range, READ_BYTES)
+    }
+
+    fn cut(self, range: Range<u64>, least_bytes: u64) -> impl Iterator<Item = Range<u64>> {
+        let mut start = range.start;
+        std::iter::from_fn(move || {
+            let from = start;
+            let mut to = self.next_point(from);
+            while to < range.end && to.saturating_sub(from) < least_bytes {
+                to = self.next_point(to);
+            }
+            start = to.min(range.end);
+            (from < start).then_some(from..start)
+        })
+    }
+}
+
+impl Content {
+    /// Reads chunks from a stream. Memory: one buffer and the largest chunk.
+    pub(crate) fn chunks(
+        self,
+        source: impl Read,
+    ) -> impl Iterator<Item = std::io::Result<Vec<u8>>> {
+        let average = self.average_bytes as usize;
+        let (smallest, largest) = (average >> 2, average << 2);
+        let source = BufReader::with_capacity(READ_BYTES as usize, source);
+        // The defaults of the library are named here, because they decide where chunks end.
+        let cutter = StreamCDC::with_level_and_seed(
+            source,
+            smallest,
+            average,
+            largest,
+            Normalization::Level1,
+            0,
+        );
+        cutter.map(|chunk| chunk.map(|chunk| chunk.data).map_err(std::io::Error::from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grid(chunk_bytes: u32, phase_bytes: u64) -> Grid {
+        match Cutter::new(Chunking::Grid {
+            chunk_bytes,
+            phase_bytes,
+        })
+        .unwrap()
+        {
+            Cutter::Grid(grid) => grid,
+            Cutter::Content(_) => panic!("a grid"),
+        }
+    }
+
+    #[test]
+    fn the_grid_starts_at_the_phase_and_reaches_backwards() {
+        let chunks: Vec<_> = grid(1024, 2048 + 100).chunks(0..3000).collect();
+        assert_eq!(chunks, [0..100, 100..1124, 1124..2148, 2148..3000]);
+        let chunks: Vec<_> = grid(1024, 0).chunks(500..2048).collect();
+        assert_eq!(chunks, [500..1024, 1024..2048]);
+        assert_eq!(grid(1024, 0).chunks(5..5).count(), 0);
+    }
+
+    #[test]
+    fn reads_end_on_grid_points() {
+        let reads: Vec<_> = grid(512 << 10, 100).reads(0..(9 << 20)).collect();
+        assert_eq!(reads.len(), 3);
+        assert_eq!(reads[0], 0..(4 << 20) + 100);
+    }
+
+    #[test]
+    fn unusable_chunk_sizes_are_refused() {
+        for chunk_bytes in [0, 3, 512, 8 << 20] {
+            let error = Cutter::new(Chunking::Grid {
+                chunk_bytes,
+                phase_bytes: 0,
+            })
+            .unwrap_err();
+            assert!(error.to_string().contains("power of two"), "{error}");
+        }
+    }
+
+    /// Chunk ends are part of the format: a new version of the library must not move them.
+    #[test]
+    fn content_defined_chunks_end_where_they_always_did() {
+        let mut state = 1_u32;
+        let bytes: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .take(100_000)
+        .collect();
+        let lengths: Vec<_> = Content {
+            average_bytes: 16 << 10,
+        }
+        .chunks(&bytes[..])
+        .map(|chunk| chunk.unwrap().len())
+        .collect();
+        assert_eq!(lengths, [21_856, 4_280, 6_336, 32_886, 22_051, 12_591]);
+    }
+}

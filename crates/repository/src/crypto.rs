@@ -1,0 +1,83 @@
+//! Encryption and hashing as restic's repository format defines them.
+//!
+//! A sealed message is a nonce of 16 bytes, the text under AES-256-CTR, and a Poly1305-AES tag of
+//! 16 bytes (restic's design document, "Keys, Encryption and MAC"). Opening fails on any change.
+//! The master key is never printed and cleared when it is dropped.
+
+use aes256ctr_poly1305aes::aead::{Aead, AeadInPlace};
+use aes256ctr_poly1305aes::{Aes256CtrPoly1305Aes, Key, Nonce};
+use secrecy::zeroize::Zeroize;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// Bytes that sealing adds.
+pub(crate) const SEAL_BYTES: usize = 32;
+const NONCE_BYTES: usize = 16;
+
+/// The key of all data of one repository.
+pub(crate) struct MasterKey {
+    cipher: Aes256CtrPoly1305Aes,
+}
+
+impl MasterKey {
+    /// From the three parts that a key file holds. None when a part has the wrong length.
+    pub(crate) fn from_parts(encrypt: &[u8], k: &[u8], r: &[u8]) -> Option<Self> {
+        if (encrypt.len(), k.len(), r.len()) != (32, 16, 16) {
+            return None;
+        }
+        let mut bytes = [encrypt, k, r].concat();
+        let cipher = Aes256CtrPoly1305Aes::new(Key::from_slice(&bytes));
+        bytes.zeroize();
+        Some(Self { cipher })
+    }
+
+    /// Encrypts and authenticates.
+    pub(crate) fn seal(&self, plain: &[u8]) -> Result<Vec<u8>> {
+        let mut nonce = Nonce::default();
+        getrandom::fill(&mut nonce).map_err(|_| Error::NoRandom)?;
+        let mut sealed = Vec::with_capacity(plain.len().saturating_add(SEAL_BYTES));
+        sealed.extend_from_slice(&nonce);
+        sealed.extend_from_slice(plain);
+        let (_, text) = sealed.split_at_mut(NONCE_BYTES);
+        let tag = self
+            .cipher
+            .encrypt_in_place_detached(&nonce, &[], text)
+            // Only a text of 2^36 bytes and more is refused.
+            .map_err(|_| Error::InvalidRequest {
+                subject: "a chunk".to_owned(),
+                reason: "it is too large to encrypt",
+            })?;
+        sealed.extend_from_slice(&tag);
+        Ok(sealed)
+    }
+
+    /// Decrypts, or None when it was not sealed with this key or has changed since.
+    pub(crate) fn open(&self, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, text) = sealed.split_at_checked(NONCE_BYTES)?;
+        self.cipher.decrypt(Nonce::from_slice(nonce), text).ok()
+    }
+}
+
+/// The SHA-256 of some bytes.
+pub(crate) fn hash(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_changed_byte_is_noticed() {
+        let key = MasterKey::from_parts(&[1; 32], &[2; 16], &[3; 16]).unwrap();
+        let sealed = key.seal(b"guest disk").unwrap();
+        assert_eq!(key.open(&sealed).unwrap(), b"guest disk");
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert!(key.open(&changed).is_none(), "byte {at}");
+            assert!(key.open(&sealed[..at]).is_none(), "cut at {at}");
+        }
+    }
+}

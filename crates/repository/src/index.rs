@@ -1,0 +1,293 @@
+//! Where every chunk and tree lies.
+//!
+//! The index is one sorted list of 48 bytes a blob, because a repository of many terabytes must fit
+//! into memory. A blob may lie in several packs; all copies are known, so that damage to one of
+//! them is harmless.
+
+use std::collections::HashMap;
+
+use rustic_core::{FileType, repofile::BlobType};
+use serde::{Deserialize, Serialize};
+
+use crate::crypto::SEAL_BYTES;
+use crate::error::Result;
+use crate::id::{ChunkId, IndexId, PackId};
+use crate::object::Vault;
+
+/// An index file as JSON (restic's design document, "Indexing").
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct IndexFile {
+    pub(crate) packs: Vec<IndexPack>,
+    /// Packs that a prune has marked; they are not used any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) packs_to_delete: Vec<IndexPack>,
+}
+
+/// A pack in an index file. `time` and `size` are rustic's additions, which restic ignores.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct IndexPack {
+    pub(crate) id: PackId,
+    pub(crate) blobs: Vec<IndexBlob>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) time: Option<jiff::Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) size: Option<u32>,
+}
+
+/// A blob in an index file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IndexBlob {
+    pub(crate) id: ChunkId,
+    #[serde(rename = "type")]
+    pub(crate) kind: BlobType,
+    pub(crate) offset: u32,
+    pub(crate) length: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) uncompressed_length: Option<u32>,
+}
+
+impl IndexBlob {
+    /// Length of the content, in bytes.
+    pub(crate) fn raw_bytes(&self) -> u32 {
+        let stored = || {
+            self.length
+                .saturating_sub(u32::try_from(SEAL_BYTES).unwrap_or(u32::MAX))
+        };
+        self.uncompressed_length.unwrap_or_else(stored)
+    }
+
+    const fn header_bytes(&self) -> u32 {
+        if self.uncompressed_length.is_some() {
+            41
+        } else {
+            37
+        }
+    }
+}
+
+impl IndexPack {
+    /// The size that the pack must have, in bytes.
+    pub(crate) fn size_bytes(&self) -> u32 {
+        self.size.unwrap_or_else(|| {
+            let blobs = self
+                .blobs
+                .iter()
+                .map(|blob| blob.length.saturating_add(blob.header_bytes()));
+            blobs.fold(36, u32::saturating_add)
+        })
+    }
+}
+
+/// Number of a pack inside an [`Index`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PackNumber(u32);
+
+/// Where one copy of a blob lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BlobLocation {
+    pub(crate) pack: PackNumber,
+    pub(crate) offset: u32,
+    pub(crate) length: u32,
+    /// Length of the content with its top bit clear, in bytes.
+    raw_and_flag: u32,
+}
+
+const COMPRESSED_FLAG: u32 = 1 << 31;
+
+impl BlobLocation {
+    fn new(pack: PackNumber, blob: &IndexBlob) -> Self {
+        let flag = if blob.uncompressed_length.is_some() {
+            COMPRESSED_FLAG
+        } else {
+            0
+        };
+        let raw_and_flag = (blob.raw_bytes() & !COMPRESSED_FLAG) | flag;
+        Self {
+            pack,
+            offset: blob.offset,
+            length: blob.length,
+            raw_and_flag,
+        }
+    }
+
+    /// Length of the content, in bytes.
+    pub(crate) const fn raw_bytes(&self) -> u32 {
+        self.raw_and_flag & !COMPRESSED_FLAG
+    }
+
+    pub(crate) const fn is_compressed(&self) -> bool {
+        self.raw_and_flag & COMPRESSED_FLAG != 0
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    id: ChunkId,
+    location: BlobLocation,
+}
+
+/// All blobs of a repository.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    chunks: Vec<Entry>,
+    trees: Vec<Entry>,
+    packs: Vec<PackEntry>,
+}
+
+/// A pack that the index knows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PackEntry {
+    pub(crate) id: PackId,
+    pub(crate) size_bytes: u32,
+}
+
+impl Index {
+    /// Adds a pack; [`Self::sort`] must follow the last one.
+    pub(crate) fn add(&mut self, pack: &IndexPack) {
+        let number = PackNumber(u32::try_from(self.packs.len()).unwrap_or(u32::MAX));
+        self.packs.push(PackEntry {
+            id: pack.id,
+            size_bytes: pack.size_bytes(),
+        });
+        for blob in &pack.blobs {
+            let entry = Entry {
+                id: blob.id,
+                location: BlobLocation::new(number, blob),
+            };
+            self.list_mut(blob.kind).push(entry);
+        }
+    }
+
+    /// Makes it searchable.
+    pub(crate) fn sort(&mut self) {
+        for list in [&mut self.chunks, &mut self.trees] {
+            list.sort_unstable_by_key(|entry| (entry.id, entry.location.pack));
+            list.shrink_to_fit();
+        }
+    }
+
+    fn list(&self, kind: BlobType) -> &Vec<Entry> {
+        match kind {
+            BlobType::Data => &self.chunks,
+            BlobType::Tree => &self.trees,
+        }
+    }
+
+    fn list_mut(&mut self, kind: BlobType) -> &mut Vec<Entry> {
+        match kind {
+            BlobType::Data => &mut self.chunks,
+            BlobType::Tree => &mut self.trees,
+        }
+    }
+
+    /// All copies of a blob.
+    pub(crate) fn copies(
+        &self,
+        kind: BlobType,
+        id: &ChunkId,
+    ) -> impl Iterator<Item = BlobLocation> + '_ {
+        let list = self.list(kind);
+        let start = list.partition_point(|entry| entry.id < *id);
+        let id = *id;
+        let found = list.get(start..).unwrap_or_default().iter();
+        found
+            .take_while(move |entry| entry.id == id)
+            .map(|entry| entry.location)
+    }
+
+    /// The first copy of a blob.
+    pub(crate) fn find(&self, kind: BlobType, id: &ChunkId) -> Option<BlobLocation> {
+        self.copies(kind, id).next()
+    }
+
+    /// The pack of a location that this index gave.
+    pub(crate) fn pack(&self, number: PackNumber) -> Option<PackEntry> {
+        self.packs.get(number.0 as usize).copied()
+    }
+
+    /// All blobs, pack by pack, in the order in which they lie there.
+    pub(crate) fn blobs_by_pack(&self) -> HashMap<PackNumber, Vec<PackedBlob>> {
+        let mut packs: HashMap<PackNumber, Vec<PackedBlob>> = HashMap::new();
+        for (kind, list) in [
+            (BlobType::Data, &self.chunks),
+            (BlobType::Tree, &self.trees),
+        ] {
+            for Entry { id, location } in list {
+                packs.entry(location.pack).or_default().push(PackedBlob {
+                    id: *id,
+                    kind,
+                    location: *location,
+                });
+            }
+        }
+        packs
+            .values_mut()
+            .for_each(|blobs| blobs.sort_unstable_by_key(|blob| blob.location.offset));
+        packs
+    }
+
+    /// All packs with their numbers.
+    pub(crate) fn packs(&self) -> impl Iterator<Item = (PackNumber, PackEntry)> + '_ {
+        (0..).map(PackNumber).zip(self.packs.iter().copied())
+    }
+}
+
+/// A blob with the place it has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PackedBlob {
+    pub(crate) id: ChunkId,
+    kind: BlobType,
+    pub(crate) location: BlobLocation,
+}
+
+/// Whether a pack's own header says the same as the index.
+pub(crate) fn is_header_of(header: &[IndexBlob], blobs: &[PackedBlob]) -> bool {
+    let same = |one: &IndexBlob, other: &PackedBlob| {
+        one.id == other.id
+            && one.kind == other.kind
+            && BlobLocation::new(other.location.pack, one) == other.location
+    };
+    header.len() == blobs.len()
+        && header
+            .iter()
+            .zip(blobs)
+            .all(|(one, other)| same(one, other))
+}
+
+/// What the index files of a repository say.
+pub(crate) struct LoadedIndex {
+    /// The files it was made from.
+    pub(crate) files: Vec<IndexId>,
+    pub(crate) index: Index,
+    /// Packs that a prune has marked.
+    pub(crate) marked: Vec<PackId>,
+    /// One text for each index file that could not be read.
+    pub(crate) unreadable: Vec<String>,
+}
+
+impl LoadedIndex {
+    /// Reads the given index files; a damaged one does not make the others unusable.
+    pub(crate) fn read(vault: Vault<'_>, files: Vec<IndexId>) -> Result<Self> {
+        let mut loaded = Self {
+            files,
+            index: Index::default(),
+            marked: Vec::new(),
+            unreadable: Vec::new(),
+        };
+        for id in &loaded.files {
+            match vault.load::<IndexFile>(FileType::Index, *id) {
+                Ok(file) => {
+                    file.packs.iter().for_each(|pack| loaded.index.add(pack));
+                    loaded
+                        .marked
+                        .extend(file.packs_to_delete.iter().map(|pack| pack.id));
+                }
+                Err(error) => loaded
+                    .unreadable
+                    .push(crate::repository::whole_text(&error)),
+            }
+        }
+        loaded.index.sort();
+        Ok(loaded)
+    }
+}

@@ -1,0 +1,271 @@
+//! A new snapshot: files in, one atomic write at the end.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+use rustic_core::FileType;
+use rustic_core::repofile::BlobType;
+use vrs_progress::{Phase, Progress};
+
+use crate::adopt::adopt;
+use crate::chunking::{Cutter, READ_BYTES};
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, PackId, SnapshotId};
+use crate::intake::{Intake, Tally};
+use crate::layout::{Part, StoredChunk, parts};
+use crate::platform::{self, own_ownership, ownership};
+use crate::repository::ResticRepository;
+use crate::sink::{Sink, ZeroChunks};
+use crate::snapshot::NewSnapshot;
+use crate::store::{
+    FileSource, FileStamp, Ingest, IngestStats, IngestedFile, PreviousFile, SnapshotLabel, TreePath,
+};
+use crate::tree::{self, NewFile};
+
+/// See [`Ingest`].
+pub(crate) struct ResticIngest<'a> {
+    repository: &'a ResticRepository,
+    sink: Sink<'a>,
+    zeros: ZeroChunks,
+    files: BTreeMap<TreePath, (NewFile, IngestedFile)>,
+    started: Timestamp,
+}
+
+impl<'a> ResticIngest<'a> {
+    /// Takes over what an interrupted ingest left, and starts a new snapshot.
+    pub(crate) fn start(
+        repository: &'a ResticRepository,
+        progress: &'a dyn Progress,
+    ) -> Result<Self> {
+        repository.require_writable()?;
+        let started = Timestamp::now();
+        let packs = repository.backend.list::<PackId>(FileType::Pack)?;
+        let loaded = repository.index()?;
+        for unreadable in &loaded.unreadable {
+            progress.warn(unreadable);
+        }
+        let mut sink = Sink::new(repository, progress, loaded.clone(), &packs);
+        if adopt(&sink, repository, &loaded, &packs)? {
+            let sent = std::mem::take(&mut sink.sent);
+            sink = Sink::new(repository, progress, repository.index()?, &packs);
+            sink.sent = sent;
+        }
+        Ok(Self {
+            repository,
+            sink,
+            zeros: ZeroChunks::default(),
+            files: BTreeMap::new(),
+            started,
+        })
+    }
+
+    /// Chunks that the caller vouches for. What cannot be had is read, which costs time and no more.
+    fn earlier(&self, previous: &PreviousFile) -> Vec<StoredChunk> {
+        let found = self
+            .repository
+            .found_file(&previous.snapshot, &previous.path);
+        found
+            .and_then(|file| self.repository.stored_chunks(&file))
+            .unwrap_or_default()
+    }
+
+    fn parts(&self, source: &FileSource, size_bytes: u64) -> Vec<Part> {
+        let earlier = source
+            .previous
+            .as_ref()
+            .map(|previous| (self.earlier(previous), previous.unchanged.as_slice()));
+        let (earlier, unchanged) = earlier.unwrap_or_default();
+        parts(size_bytes, &earlier, unchanged, |id| {
+            self.sink.is_stored(BlobType::Data, id)
+        })
+    }
+
+    fn add(&mut self, path: &TreePath, file: NewFile, ingested: IngestedFile) -> Result<()> {
+        let conflict = |reason| Error::InvalidRequest {
+            subject: format!("the path {path}"),
+            reason,
+        };
+        let below = |one: &TreePath, other: &TreePath| {
+            one.as_str()
+                .strip_prefix(other.as_str())
+                .is_some_and(|rest| rest.starts_with('/'))
+        };
+        if self
+            .files
+            .keys()
+            .any(|present| below(path, present) || below(present, path))
+        {
+            return Err(conflict("it would be a file and a folder in the snapshot"));
+        }
+        match self.files.entry(path.clone()) {
+            Entry::Occupied(_) => Err(conflict("the snapshot holds it already")),
+            Entry::Vacant(place) => {
+                place.insert((file, ingested));
+                Ok(())
+            }
+        }
+    }
+
+    fn stats(&self) -> IngestStats {
+        let mut stats = IngestStats {
+            files: self.files.len() as u64,
+            ..IngestStats::default()
+        };
+        for (_, file) in self.files.values() {
+            stats.total_bytes = stats.total_bytes.saturating_add(file.stamp.size_bytes);
+            stats.read_bytes = stats.read_bytes.saturating_add(file.read_bytes);
+            stats.reused_bytes = stats.reused_bytes.saturating_add(file.reused_bytes);
+            stats.new_chunks = stats.new_chunks.saturating_add(file.new_chunks);
+        }
+        stats.sent_bytes = self.sink.sent.bytes.load(Ordering::Relaxed);
+        stats.objects = self.sink.sent.objects();
+        stats
+    }
+}
+
+impl Ingest for ResticIngest<'_> {
+    fn file(&mut self, source: &FileSource) -> Result<IngestedFile> {
+        let cutter = Cutter::new(source.chunking)?;
+        let (file, metadata) = open_regular(&source.local)?;
+        let before = platform::stamp(&metadata);
+        self.sink.progress.phase(Phase {
+            name: "reading",
+            subject: source.path.to_string(),
+            total_bytes: Some(before.size_bytes),
+        });
+        let parts = self.parts(source, before.size_bytes);
+        let intake = Intake {
+            sink: &self.sink,
+            zeros: &self.zeros,
+            file: &file,
+            path: &source.local,
+            tally: Tally::default(),
+        };
+        let chunks = intake.chunks(parts, cutter, self.repository.threads())?;
+        let ingested = ingested(&intake.tally, before);
+        let complete = intake.tally.total_bytes.into_inner() == before.size_bytes;
+        if !complete || !is_unchanged(&source.local, &file, &before)? {
+            return Err(Error::Changed {
+                path: source.local.clone(),
+            });
+        }
+        let ownership = ownership(&metadata);
+        let new = NewFile {
+            chunks,
+            size_bytes: before.size_bytes,
+            ownership,
+            stamp: Some(before),
+        };
+        self.add(&source.path, new, ingested.clone())?;
+        Ok(ingested)
+    }
+
+    fn bytes(&mut self, path: &TreePath, content: &[u8]) -> Result<()> {
+        let mut sealer = self.sink.sealer()?;
+        let mut chunks: Vec<ChunkId> = Vec::new();
+        let size_bytes = content.len() as u64;
+        let stamp = FileStamp {
+            size_bytes,
+            inode: 0,
+            mtime_ns: 0,
+            ctime_ns: 0,
+        };
+        let mut ingested = IngestedFile {
+            stamp,
+            read_bytes: 0,
+            reused_bytes: 0,
+            new_chunks: 0,
+        };
+        for raw in content.chunks(READ_BYTES as usize) {
+            let id = self.zeros.id_of(raw);
+            if self.sink.store(&mut sealer, BlobType::Data, id, raw)? {
+                ingested.new_chunks = ingested.new_chunks.saturating_add(1);
+            } else {
+                ingested.reused_bytes = ingested.reused_bytes.saturating_add(raw.len() as u64);
+            }
+            chunks.push(id);
+        }
+        let new = NewFile {
+            chunks,
+            size_bytes,
+            ownership: own_ownership(0o600),
+            stamp: None,
+        };
+        self.add(path, new, ingested)
+    }
+
+    fn discard(&mut self, path: &TreePath) {
+        self.files.remove(path);
+    }
+
+    fn commit(self: Box<Self>, label: &SnapshotLabel) -> Result<(SnapshotId, IngestStats)> {
+        let files = self.files.iter().map(|(path, (file, _))| (path, file));
+        let (tree, folders) = tree::write(&self.sink, files, label.time)?;
+        self.sink.flush()?;
+        let stats = self.stats();
+        let tree_blobs = self.sink.sent.tree_blobs.load(Ordering::Relaxed);
+        let new = NewSnapshot {
+            label,
+            tree,
+            folders,
+            stats: &stats,
+            tree_blobs,
+            started: self.started,
+        };
+        let object = new.to_file(self.files.keys());
+        let (id, sealed) = self
+            .repository
+            .vault()
+            .prepare(&object, self.repository.options.compression_level)?;
+        self.sink.write_snapshot(id, sealed)?;
+        Ok((id.into(), self.stats()))
+    }
+}
+
+/// Opens what must be a regular file, without waiting for a pipe.
+fn open_regular(path: &Path) -> Result<(File, std::fs::Metadata)> {
+    let open = |error| Error::local(path, "open", None, error);
+    require_regular(path, &std::fs::metadata(path).map_err(open)?)?;
+    let file = File::open(path).map_err(open)?;
+    let metadata = file.metadata().map_err(open)?;
+    require_regular(path, &metadata)?;
+    Ok((file, metadata))
+}
+
+/// Refuses everything but regular files.
+pub(crate) fn require_regular(path: &Path, metadata: &std::fs::Metadata) -> Result<()> {
+    let found = match metadata.file_type() {
+        kind if kind.is_file() => return Ok(()),
+        kind if kind.is_dir() => "folder",
+        kind if kind.is_symlink() => "symbolic link",
+        _ => "device or pipe",
+    };
+    Err(Error::NotAFile {
+        path: path.to_path_buf(),
+        found,
+    })
+}
+
+/// Whether the path still leads to the file that was read, and it has not been touched.
+fn is_unchanged(path: &Path, file: &File, before: &FileStamp) -> Result<bool> {
+    let check = |error| Error::local(path, "check", None, error);
+    let read = platform::stamp(&file.metadata().map_err(check)?);
+    let named = match FileStamp::of(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        named => named.map_err(check)?,
+    };
+    Ok(read == *before && named == *before)
+}
+
+fn ingested(tally: &Tally, stamp: FileStamp) -> IngestedFile {
+    IngestedFile {
+        stamp,
+        read_bytes: tally.read_bytes.load(Ordering::Relaxed),
+        reused_bytes: tally.reused_bytes.load(Ordering::Relaxed),
+        new_chunks: tally.new_chunks.load(Ordering::Relaxed),
+    }
+}

@@ -1,0 +1,274 @@
+//! One file on its way into the repository: read, cut, hash, look up, store.
+//!
+//! Several threads read different ranges of one file. Each holds at most [`READ_BYTES`] and the
+//! queue between them is short, so memory does not grow with the file, except for 32 bytes a chunk.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustic_core::repofile::BlobType;
+use vrs_progress::Counter;
+
+use crate::blob::Sealer;
+use crate::chunking::{Content, Cutter, READ_BYTES};
+use crate::error::{Error, Result};
+use crate::id::ChunkId;
+use crate::layout::Part;
+use crate::sink::{Sink, ZeroChunks};
+use crate::{parallel, platform};
+
+/// Bytes of content-defined chunks that go to a thread at once.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// What a file cost.
+#[derive(Default)]
+pub(crate) struct Tally {
+    pub(crate) read_bytes: AtomicU64,
+    pub(crate) reused_bytes: AtomicU64,
+    pub(crate) new_chunks: AtomicU64,
+    /// Bytes of all chunks; must end up as the file's length.
+    pub(crate) total_bytes: AtomicU64,
+}
+
+/// See the module.
+pub(crate) struct Intake<'a> {
+    pub(crate) sink: &'a Sink<'a>,
+    pub(crate) zeros: &'a ZeroChunks,
+    pub(crate) file: &'a File,
+    pub(crate) path: &'a Path,
+    pub(crate) tally: Tally,
+}
+
+/// What one thread does at a time.
+enum Job {
+    Known {
+        chunks: Vec<ChunkId>,
+        length_bytes: u64,
+    },
+    /// Read this and cut it on the grid.
+    Range(Range<u64>),
+    /// Chunks that were read already.
+    Chunks(Vec<Vec<u8>>),
+}
+
+impl Intake<'_> {
+    /// The chunks of the whole file, in order.
+    pub(crate) fn chunks(
+        &self,
+        parts: Vec<Part>,
+        cutter: Cutter,
+        threads: usize,
+    ) -> Result<Vec<ChunkId>> {
+        let unknown_bytes: u64 = parts.iter().map(Part::unknown_bytes).sum();
+        let jobs = parts.into_iter().flat_map(|part| self.jobs(part, cutter));
+        let threads = if unknown_bytes <= READ_BYTES {
+            1
+        } else {
+            threads
+        };
+        let worker = || {
+            Ok(Worker {
+                intake: self,
+                cutter,
+                sealer: self.sink.sealer()?,
+                buffer: Vec::new(),
+            })
+        };
+        let chunks = parallel::map(threads, jobs, worker, Worker::work)?;
+        Ok(chunks.concat())
+    }
+
+    fn jobs<'b>(
+        &'b self,
+        part: Part,
+        cutter: Cutter,
+    ) -> Box<dyn Iterator<Item = Result<Job>> + 'b> {
+        match (part, cutter) {
+            (Part::Known { chunks, range }, _) => {
+                let length_bytes = range.end.saturating_sub(range.start);
+                Box::new(std::iter::once(Ok(Job::Known {
+                    chunks,
+                    length_bytes,
+                })))
+            }
+            (Part::Unknown(range), Cutter::Grid(grid)) => {
+                Box::new(grid.reads(range).map(|read| Ok(Job::Range(read))))
+            }
+            (Part::Unknown(range), Cutter::Content(content)) => {
+                Box::new(self.content_jobs(range, content))
+            }
+        }
+    }
+
+    fn content_jobs(
+        &self,
+        range: Range<u64>,
+        content: Content,
+    ) -> impl Iterator<Item = Result<Job>> + '_ {
+        let start = range.start;
+        let source = RangeReader {
+            counter: Some(&self.tally.read_bytes),
+            ..RangeReader::new(self.file, range)
+        };
+        let mut chunks = content.chunks(source);
+        std::iter::from_fn(move || {
+            let mut batch = Vec::new();
+            let mut bytes: usize = 0;
+            while bytes < BATCH_BYTES {
+                match chunks.next() {
+                    Some(Ok(chunk)) => {
+                        bytes = bytes.saturating_add(chunk.len());
+                        batch.push(chunk);
+                    }
+                    Some(Err(error)) => {
+                        return Some(Err(Error::local(self.path, "read", Some(start), error)));
+                    }
+                    None => break,
+                }
+            }
+            (!batch.is_empty()).then_some(Ok(Job::Chunks(batch)))
+        })
+    }
+
+    fn changed(&self) -> Error {
+        Error::Changed {
+            path: self.path.to_path_buf(),
+        }
+    }
+}
+
+impl Part {
+    fn unknown_bytes(&self) -> u64 {
+        match self {
+            Self::Known { .. } => 0,
+            Self::Unknown(range) => range.end.saturating_sub(range.start),
+        }
+    }
+}
+
+struct Worker<'a> {
+    intake: &'a Intake<'a>,
+    cutter: Cutter,
+    sealer: Sealer<'a>,
+    buffer: Vec<u8>,
+}
+
+impl Worker<'_> {
+    fn work(&mut self, job: Job) -> Result<Vec<ChunkId>> {
+        if self.intake.sink.progress.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        match job {
+            Job::Known {
+                chunks,
+                length_bytes,
+            } => {
+                self.account(length_bytes, false);
+                Ok(chunks)
+            }
+            Job::Range(range) => self.range(range),
+            Job::Chunks(chunks) => chunks.iter().map(|chunk| self.chunk(chunk)).collect(),
+        }
+    }
+
+    fn range(&mut self, range: Range<u64>) -> Result<Vec<ChunkId>> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.fill(&mut buffer, &range)?;
+        let mut rest = buffer.as_slice();
+        let mut chunks = Vec::new();
+        if let Cutter::Grid(grid) = self.cutter {
+            for chunk in grid.chunks(range) {
+                let length =
+                    usize::try_from(chunk.end.saturating_sub(chunk.start)).unwrap_or(usize::MAX);
+                let (chunk, after) = rest
+                    .split_at_checked(length)
+                    .ok_or_else(|| self.intake.changed())?;
+                chunks.push(self.chunk(chunk)?);
+                rest = after;
+            }
+        }
+        self.buffer = buffer;
+        Ok(chunks)
+    }
+
+    fn fill(&self, buffer: &mut Vec<u8>, range: &Range<u64>) -> Result<()> {
+        let intake = self.intake;
+        let length = range.end.saturating_sub(range.start);
+        buffer.clear();
+        buffer.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);
+        if platform::is_hole(intake.file, range.start, length) {
+            return Ok(());
+        }
+        let read = platform::read_full_at(intake.file, buffer, range.start)
+            .map_err(|error| Error::local(intake.path, "read", Some(range.start), error))?;
+        intake
+            .tally
+            .read_bytes
+            .fetch_add(read as u64, Ordering::Relaxed);
+        if read == buffer.len() {
+            Ok(())
+        } else {
+            Err(intake.changed())
+        }
+    }
+
+    fn chunk(&mut self, raw: &[u8]) -> Result<ChunkId> {
+        let id = self.intake.zeros.id_of(raw);
+        let new = self
+            .intake
+            .sink
+            .store(&mut self.sealer, BlobType::Data, id, raw)?;
+        self.account(raw.len() as u64, new);
+        Ok(id)
+    }
+
+    fn account(&self, length_bytes: u64, new: bool) {
+        let (tally, progress) = (&self.intake.tally, self.intake.sink.progress);
+        tally.total_bytes.fetch_add(length_bytes, Ordering::Relaxed);
+        progress.add(Counter::Scanned, length_bytes);
+        if new {
+            tally.new_chunks.fetch_add(1, Ordering::Relaxed);
+        } else {
+            tally
+                .reused_bytes
+                .fetch_add(length_bytes, Ordering::Relaxed);
+            progress.add(Counter::Reused, length_bytes);
+        }
+    }
+}
+
+/// A range of a file as a stream.
+pub(crate) struct RangeReader<'a> {
+    file: &'a File,
+    range: Range<u64>,
+    /// Where the bytes are counted.
+    counter: Option<&'a AtomicU64>,
+}
+
+impl<'a> RangeReader<'a> {
+    pub(crate) const fn new(file: &'a File, range: Range<u64>) -> Self {
+        Self {
+            file,
+            range,
+            counter: None,
+        }
+    }
+}
+
+impl Read for RangeReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left =
+            usize::try_from(self.range.end.saturating_sub(self.range.start)).unwrap_or(usize::MAX);
+        let length = buffer.len().min(left);
+        let wanted = buffer.get_mut(..length).unwrap_or_default();
+        let read = platform::read_full_at(self.file, wanted, self.range.start)?;
+        self.range.start = self.range.start.saturating_add(read as u64);
+        if let Some(counter) = self.counter {
+            counter.fetch_add(read as u64, Ordering::Relaxed);
+        }
+        Ok(read)
+    }
+}

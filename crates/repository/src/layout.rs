@@ -1,0 +1,161 @@
+//! Which parts of a file are reused from an earlier snapshot and which are read.
+
+use std::ops::Range;
+
+use crate::id::ChunkId;
+
+/// A chunk of a stored file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StoredChunk {
+    pub(crate) offset: u64,
+    pub(crate) length_bytes: u32,
+    pub(crate) id: ChunkId,
+}
+
+impl StoredChunk {
+    pub(crate) fn end(&self) -> u64 {
+        self.offset.saturating_add(self.length_bytes.into())
+    }
+
+    pub(crate) fn range(&self) -> Range<u64> {
+        self.offset..self.end()
+    }
+}
+
+/// A part of a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Known without reading.
+    Known {
+        chunks: Vec<ChunkId>,
+        range: Range<u64>,
+    },
+    /// To be read.
+    Unknown(Range<u64>),
+}
+
+/// Cuts a file of `size_bytes` into known and unknown parts, in order, without gaps.
+///
+/// A chunk of the earlier file is known when it lies wholly inside a range that the caller vouches
+/// for, and `is_stored`.
+pub(crate) fn parts(
+    size_bytes: u64,
+    earlier: &[StoredChunk],
+    unchanged: &[Range<u64>],
+    is_stored: impl Fn(&ChunkId) -> bool,
+) -> Vec<Part> {
+    let unchanged = merged(unchanged);
+    let mut parts = Vec::new();
+    let mut done: u64 = 0;
+    for chunk in earlier {
+        let vouched = chunk.end() <= size_bytes && covers(&unchanged, &chunk.range());
+        if !vouched || !is_stored(&chunk.id) {
+            continue;
+        }
+        if done < chunk.offset {
+            parts.push(Part::Unknown(done..chunk.offset));
+        }
+        match parts.last_mut() {
+            Some(Part::Known { chunks, range }) if range.end == chunk.offset => {
+                chunks.push(chunk.id);
+                range.end = chunk.end();
+            }
+            _ => parts.push(Part::Known {
+                chunks: vec![chunk.id],
+                range: chunk.range(),
+            }),
+        }
+        done = chunk.end();
+    }
+    if done < size_bytes {
+        parts.push(Part::Unknown(done..size_bytes));
+    }
+    parts
+}
+
+/// Sorted, with touching ranges joined.
+fn merged(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut sorted: Vec<_> = ranges
+        .iter()
+        .filter(|range| range.start < range.end)
+        .cloned()
+        .collect();
+    sorted.sort_unstable_by_key(|range| range.start);
+    let mut merged: Vec<Range<u64>> = Vec::with_capacity(sorted.len());
+    for range in sorted {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+fn covers(merged: &[Range<u64>], range: &Range<u64>) -> bool {
+    let after = merged.partition_point(|present| present.start <= range.start);
+    let before = after.checked_sub(1).and_then(|last| merged.get(last));
+    before.is_some_and(|present| range.end <= present.end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: &[Range<u64>] = &[Range { start: 0, end: 100 }];
+
+    fn id(number: u8) -> ChunkId {
+        ChunkId::from_bytes([number; 32])
+    }
+
+    fn earlier() -> Vec<StoredChunk> {
+        [(0, 0_u64), (1, 10), (2, 20), (3, 30)]
+            .map(|(number, offset)| StoredChunk {
+                offset,
+                length_bytes: 10,
+                id: id(number),
+            })
+            .to_vec()
+    }
+
+    #[test]
+    fn only_chunks_wholly_inside_vouched_ranges_are_known() {
+        let parts = parts(45, &earlier(), &[15..40, 0..10], |_| true);
+        assert_eq!(
+            parts,
+            [
+                Part::Known {
+                    chunks: vec![id(0)],
+                    range: 0..10
+                },
+                Part::Unknown(10..20),
+                Part::Known {
+                    chunks: vec![id(2), id(3)],
+                    range: 20..40
+                },
+                Part::Unknown(40..45),
+            ]
+        );
+    }
+
+    #[test]
+    fn touching_ranges_vouch_for_a_chunk_across_them() {
+        assert_eq!(
+            parts(10, &earlier(), &[0..5, 5..10], |_| true),
+            [Part::Known {
+                chunks: vec![id(0)],
+                range: 0..10
+            }]
+        );
+    }
+
+    #[test]
+    fn what_is_not_stored_or_lies_behind_the_end_is_read() {
+        assert_eq!(
+            parts(10, &earlier(), ALL, |id| *id
+                != ChunkId::from_bytes([0; 32])),
+            [Part::Unknown(0..10)]
+        );
+        assert_eq!(parts(5, &earlier(), ALL, |_| true), [Part::Unknown(0..5)]);
+        assert_eq!(parts(0, &earlier(), ALL, |_| true), []);
+    }
+}

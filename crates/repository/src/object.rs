@@ -1,0 +1,71 @@
+//! Objects that hold JSON: configuration, index files and snapshots.
+//!
+//! Format version 2 (restic's design document, "Unpacked Data Format"): sealed; the text is JSON,
+//! or a byte 2 and JSON under zstd. The id is the SHA-256 of the sealed bytes.
+
+use std::io::Read;
+
+use rustic_core::{FileType, Id};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::backend::{Backend, name};
+use crate::crypto::{MasterKey, hash};
+use crate::error::Result;
+
+const COMPRESSED: u8 = 2;
+
+/// Room for the largest index file that any program writes; a longer one is an attack or damage.
+const LARGEST_BYTES: u64 = 1 << 30;
+
+/// Storage with the key to its contents.
+#[derive(Clone, Copy)]
+pub(crate) struct Vault<'a> {
+    pub(crate) backend: &'a Backend,
+    pub(crate) key: &'a MasterKey,
+}
+
+impl Vault<'_> {
+    /// Reads an object.
+    pub(crate) fn load<T: DeserializeOwned>(&self, kind: FileType, id: impl Into<Id>) -> Result<T> {
+        let id = id.into();
+        let sealed = self.backend.read(kind, id)?;
+        let damaged = |reason: String| self.backend.damaged(name(kind, &id), reason);
+        if kind != FileType::Config && Id::new(hash(&sealed)) != id {
+            return Err(damaged("its content does not match its name".to_owned()));
+        }
+        let plain = self
+            .key
+            .open(&sealed)
+            .ok_or_else(|| damaged("it cannot be decrypted".to_owned()))?;
+        let json = unpack(plain).map_err(|error| damaged(error.to_string()))?;
+        serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))
+    }
+
+    /// What an object becomes in storage, and its id.
+    pub(crate) fn prepare<T: Serialize>(
+        &self,
+        value: &T,
+        compression_level: i32,
+    ) -> Result<(Id, Vec<u8>)> {
+        let invalid =
+            |error: std::io::Error| self.backend.damaged("an object to be written", error);
+        let json = serde_json::to_vec(value).map_err(|error| invalid(error.into()))?;
+        let mut plain = vec![COMPRESSED];
+        zstd::stream::copy_encode(json.as_slice(), &mut plain, compression_level)
+            .map_err(invalid)?;
+        let sealed = self.key.seal(&plain)?;
+        Ok((Id::new(hash(&sealed)), sealed))
+    }
+}
+
+fn unpack(plain: Vec<u8>) -> std::io::Result<Vec<u8>> {
+    let Some((&COMPRESSED, compressed)) = plain.split_first() else {
+        return Ok(plain);
+    };
+    let mut json = Vec::new();
+    zstd::Decoder::new(compressed)?
+        .take(LARGEST_BYTES)
+        .read_to_end(&mut json)?;
+    Ok(json)
+}

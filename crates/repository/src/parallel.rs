@@ -1,0 +1,129 @@
+//! Work for several threads, with a short queue and an end at the first failure.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::error::{Error, Result};
+
+/// Does all jobs and returns what they gave, in the order of the jobs.
+///
+/// Jobs are drawn one by one as threads become free, so a lazy iterator bounds memory. Each thread
+/// has a state of its own. After a failure no new job is started.
+pub(crate) fn map<J: Send, S, T: Send>(
+    threads: usize,
+    jobs: impl Iterator<Item = Result<J>>,
+    state: impl Fn() -> Result<S> + Sync,
+    work: impl Fn(&mut S, J) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    if threads < 2 {
+        let mut state = state()?;
+        return jobs.map(|job| work(&mut state, job?)).collect();
+    }
+    let pool = Pool {
+        done: Mutex::default(),
+        failure: Mutex::new(None),
+        failed: AtomicBool::new(false),
+    };
+    let (queue, waiting) = bounded(threads);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let waiting = waiting.clone();
+            scope.spawn(|| pool.keep(pool.drain(waiting, &state, &work)));
+        }
+        // Otherwise feeding would wait for ever once all threads have failed.
+        drop(waiting);
+        pool.keep(pool.feed(jobs, queue));
+    });
+    if let Some(error) = lock(&pool.failure).take() {
+        return Err(error);
+    }
+    let mut done = pool
+        .done
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    done.sort_unstable_by_key(|(number, _)| *number);
+    Ok(done.into_iter().map(|(_, result)| result).collect())
+}
+
+/// The content of a mutex, also after a panic of another thread.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What all threads share.
+struct Pool<T> {
+    done: Mutex<Vec<(usize, T)>>,
+    /// The first one.
+    failure: Mutex<Option<Error>>,
+    failed: AtomicBool,
+}
+
+impl<T> Pool<T> {
+    fn drain<J, S>(
+        &self,
+        waiting: Receiver<(usize, J)>,
+        state: &impl Fn() -> Result<S>,
+        work: &impl Fn(&mut S, J) -> Result<T>,
+    ) -> Result<()> {
+        let mut state = state()?;
+        for (number, job) in waiting {
+            if self.failed.load(Ordering::Acquire) {
+                break;
+            }
+            let result = work(&mut state, job)?;
+            lock(&self.done).push((number, result));
+        }
+        Ok(())
+    }
+
+    fn feed<J>(
+        &self,
+        jobs: impl Iterator<Item = Result<J>>,
+        queue: Sender<(usize, J)>,
+    ) -> Result<()> {
+        for (number, job) in jobs.enumerate() {
+            // The queue is closed when all threads have failed.
+            if self.failed.load(Ordering::Acquire) || queue.send((number, job?)).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&self, outcome: Result<()>) {
+        if let Err(error) = outcome {
+            lock(&self.failure).get_or_insert(error);
+            self.failed.store(true, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_come_in_the_order_of_the_jobs() {
+        for threads in [1, 4] {
+            let doubled = map(threads, (0..100).map(Ok), || Ok(()), |(), job| Ok(job * 2)).unwrap();
+            assert_eq!(doubled, (0..100).map(|job| job * 2).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_first_failure_ends_an_endless_feed() {
+        let fail = |(): &mut (), job: u64| {
+            if job == 7 {
+                Err(Error::Interrupted)
+            } else {
+                Ok(())
+            }
+        };
+        assert!(matches!(
+            map(3, (0..).map(Ok), || Ok(()), fail),
+            Err(Error::Interrupted)
+        ));
+    }
+}

@@ -1,0 +1,231 @@
+//! What differs between operating systems.
+//!
+//! Holes are found and punched on Linux; elsewhere everything counts as data and zeros are written.
+//! Inode, owner and change time exist on Unix; elsewhere they are 0, and the modification time
+//! stands in for the change time.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::time::SystemTime;
+
+use crate::store::FileStamp;
+
+/// Owner and permissions of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ownership {
+    /// Permission bits.
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl FileStamp {
+    /// The present stamp of the file that `path` leads to.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        Ok(stamp(&std::fs::metadata(path)?))
+    }
+}
+
+/// The stamp in some metadata.
+pub(crate) fn stamp(metadata: &Metadata) -> FileStamp {
+    let mtime_ns = metadata.modified().map_or(0, nanoseconds);
+    let (inode, ctime_ns) = inode_and_ctime(metadata, mtime_ns);
+    FileStamp {
+        size_bytes: metadata.len(),
+        inode,
+        mtime_ns,
+        ctime_ns,
+    }
+}
+
+fn nanoseconds(time: SystemTime) -> i128 {
+    let signed =
+        |duration: std::time::Duration| i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => signed(after),
+        Err(before) => signed(before.duration()).saturating_neg(),
+    }
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        File::open(folder)?.sync_all()
+    } else {
+        Ok(())
+    }
+}
+
+/// Opens an existing or new file for reading and writing, and never through a symbolic link.
+pub(crate) fn open_target(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    no_follow(&mut options).open(path)
+}
+
+/// Fills the buffer as far as the file goes. Returns the number of bytes.
+pub(crate) fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled: usize = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match read_at(file, rest, offset.saturating_add(filled as u64)) {
+            Ok(0) => break,
+            Ok(count) => filled = filled.saturating_add(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Writes the whole buffer.
+pub(crate) fn write_all_at(file: &File, mut buffer: &[u8], mut offset: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        match write_at(file, buffer, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                buffer = buffer.get(count..).unwrap_or_default();
+                offset = offset.saturating_add(count as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+mod system {
+    use super::{File, Metadata, OpenOptions, Ownership, io};
+    use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+
+    pub(super) fn inode_and_ctime(metadata: &Metadata, _mtime_ns: i128) -> (u64, i128) {
+        let seconds = i128::from(metadata.ctime()).saturating_mul(1_000_000_000);
+        (
+            metadata.ino(),
+            seconds.saturating_add(metadata.ctime_nsec().into()),
+        )
+    }
+
+    pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        file.read_at(buffer, offset)
+    }
+
+    pub(super) fn write_at(file: &File, buffer: &[u8], offset: u64) -> io::Result<usize> {
+        file.write_at(buffer, offset)
+    }
+
+    pub(super) fn no_follow(options: &mut OpenOptions) -> &mut OpenOptions {
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
+        options.custom_flags(flags.bits().cast_signed())
+    }
+
+    pub(crate) fn ownership(metadata: &Metadata) -> Ownership {
+        Ownership {
+            mode: metadata.mode() & 0o7777,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+        }
+    }
+
+    /// What files get that this process makes.
+    pub(crate) fn own_ownership(mode: u32) -> Ownership {
+        let (uid, gid) = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
+        Ownership { mode, uid, gid }
+    }
+
+    pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+        file.set_permissions(std::fs::Permissions::from_mode(mode & 0o777))
+    }
+}
+
+#[cfg(windows)]
+mod system {
+    use super::{File, Metadata, OpenOptions, Ownership, io};
+    use std::os::windows::fs::{FileExt, OpenOptionsExt};
+
+    /// `FILE_FLAG_OPEN_REPARSE_POINT`.
+    const OPEN_REPARSE_POINT: u32 = 0x0020_0000;
+
+    pub(super) fn inode_and_ctime(_metadata: &Metadata, mtime_ns: i128) -> (u64, i128) {
+        (0, mtime_ns)
+    }
+
+    pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        file.seek_read(buffer, offset)
+    }
+
+    pub(super) fn write_at(file: &File, buffer: &[u8], offset: u64) -> io::Result<usize> {
+        file.seek_write(buffer, offset)
+    }
+
+    pub(super) fn no_follow(options: &mut OpenOptions) -> &mut OpenOptions {
+        options.custom_flags(OPEN_REPARSE_POINT)
+    }
+
+    pub(crate) fn ownership(_metadata: &Metadata) -> Ownership {
+        own_ownership(0o600)
+    }
+
+    pub(crate) fn own_ownership(mode: u32) -> Ownership {
+        Ownership {
+            mode,
+            uid: 0,
+            gid: 0,
+        }
+    }
+
+    pub(crate) fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod holes {
+    use super::{File, io};
+    use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+    use rustix::io::Errno;
+
+    /// Whether the range is a hole or lies behind the end. False where that cannot be told.
+    pub(crate) fn is_hole(file: &File, offset: u64, length: u64) -> bool {
+        match seek(file, SeekFrom::Data(offset)) {
+            Ok(data) => data >= offset.saturating_add(length),
+            Err(Errno::NXIO) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Turns a range inside the file into a hole. False where that is not possible.
+    pub(crate) fn punch_hole(file: &File, offset: u64, length: u64) -> io::Result<bool> {
+        match fallocate(
+            file,
+            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+            offset,
+            length,
+        ) {
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod holes {
+    use super::{File, io};
+
+    pub(crate) fn is_hole(_file: &File, _offset: u64, _length: u64) -> bool {
+        false
+    }
+
+    pub(crate) fn punch_hole(_file: &File, _offset: u64, _length: u64) -> io::Result<bool> {
+        Ok(false)
+    }
+}
+
+pub(crate) use holes::{is_hole, punch_hole};
+use system::{inode_and_ctime, no_follow, read_at, write_at};
+pub(crate) use system::{own_ownership, ownership, set_mode};

@@ -1,0 +1,240 @@
+//! A repository in restic's format.
+//!
+//! [`ResticRepository`] opens once, keeps the master key for the life of the process, and reads the
+//! index again only when the list of index files has changed. Several processes may read and add
+//! snapshots at the same time.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use rustic_core::repofile::{ConfigFile, SnapshotFile};
+use rustic_core::{
+    ConfigOptions, Credentials, FileType, Id, KeyOptions, Repository, RepositoryBackends,
+    RepositoryOptions,
+};
+
+use crate::backend::Backend;
+use crate::crypto::MasterKey;
+use crate::error::{Error, Result};
+use crate::id::{IndexId, RepositoryId};
+use crate::index::LoadedIndex;
+use crate::keys;
+use crate::location::Location;
+use crate::object::Vault;
+use crate::parallel::lock;
+use crate::password::Password;
+
+/// How a new repository is made.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct InitOptions {
+    /// Recorded with the first key, for people.
+    pub hostname: Option<String>,
+    /// Recorded with the first key, for people.
+    pub username: Option<String>,
+}
+
+/// How a repository is used.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// Level of zstd. The first snapshot of a machine is bound by it.
+    pub compression_level: i32,
+    /// Size from which a pack is sent.
+    pub pack_bytes: u32,
+    /// Bytes of packs after which an index file is written, so that an interrupted ingest can be
+    /// continued cheaply.
+    pub index_every_bytes: u64,
+    /// Threads that read, hash and compress; 0 means one for each processor.
+    pub threads: usize,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            compression_level: 1,
+            pack_bytes: 16 << 20,
+            index_every_bytes: 1 << 30,
+            threads: 0,
+        }
+    }
+}
+
+/// An open repository in restic's format, version 2.
+pub struct ResticRepository {
+    pub(crate) backend: Backend,
+    pub(crate) key: MasterKey,
+    pub(crate) options: OpenOptions,
+    config: ConfigFile,
+    index: Mutex<Option<Arc<LoadedIndex>>>,
+}
+
+impl std::fmt::Debug for ResticRepository {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("ResticRepository")
+            .field("location", &self.backend.location())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ResticRepository {
+    /// Makes a new repository in a new or empty folder. What an interrupted attempt left is no
+    /// obstacle. Open it with [`Self::open`].
+    pub fn init(location: &Location, password: &Password, options: &InitOptions) -> Result<()> {
+        let backend = Backend::at(location)?;
+        if has_config(&backend)? {
+            return Err(Error::AlreadyARepository {
+                location: location.to_string(),
+            });
+        }
+        clear_interrupted_init(location.folder(), &backend)?;
+        let backends = RepositoryBackends::new(backend.shared(), None);
+        let mut key_options = KeyOptions::default().with_created(true);
+        key_options.hostname.clone_from(&options.hostname);
+        key_options.username.clone_from(&options.username);
+        Repository::new(&RepositoryOptions::default().no_cache(true), &backends)
+            .and_then(|fresh| {
+                fresh.init(
+                    &Credentials::password(password.expose()),
+                    &key_options,
+                    &ConfigOptions::default(),
+                )
+            })
+            .map_err(|error| backend.error("write", "the key or configuration", error))?;
+        Ok(())
+    }
+
+    /// Opens a repository.
+    pub fn open(location: &Location, password: &Password, options: &OpenOptions) -> Result<Self> {
+        let backend = Backend::at(location)?;
+        require_repository(location.folder(), &backend)?;
+        let opened = keys::open(&backend, password)?;
+        if opened.config.version > 2 {
+            let (location, version) = (location.to_string(), opened.config.version);
+            return Err(Error::NewerRepository { location, version });
+        }
+        Ok(Self {
+            backend,
+            key: opened.key,
+            options: options.clone(),
+            config: opened.config,
+            index: Mutex::new(None),
+        })
+    }
+
+    pub(crate) fn repository_id(&self) -> RepositoryId {
+        RepositoryId::from(*self.config.id)
+    }
+
+    /// An error for a repository that can be read but not be added to.
+    pub(crate) fn require_writable(&self) -> Result<()> {
+        let location = || self.backend.location().to_owned();
+        if self.config.version < 2 {
+            Err(Error::OldRepository {
+                location: location(),
+            })
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(crate) const fn vault(&self) -> Vault<'_> {
+        Vault {
+            backend: &self.backend,
+            key: &self.key,
+        }
+    }
+
+    /// The index as the repository's index files are now.
+    pub(crate) fn index(&self) -> Result<Arc<LoadedIndex>> {
+        let files: Vec<IndexId> = self.backend.list(FileType::Index)?.into_keys().collect();
+        let mut cached = lock(&self.index);
+        if let Some(loaded) = cached.as_ref().filter(|loaded| loaded.files == files) {
+            return Ok(Arc::clone(loaded));
+        }
+        let loaded = Arc::new(LoadedIndex::read(self.vault(), files)?);
+        *cached = Some(Arc::clone(&loaded));
+        Ok(loaded)
+    }
+
+    /// A snapshot object.
+    pub(crate) fn snapshot_file(&self, id: &crate::id::SnapshotId) -> Result<SnapshotFile> {
+        self.vault().load(FileType::Snapshot, *id)
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        match self.options.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        }
+    }
+}
+
+fn has_config(backend: &Backend) -> Result<bool> {
+    Ok(!backend.list::<Id>(FileType::Config)?.is_empty())
+}
+
+fn require_repository(folder: &Path, backend: &Backend) -> Result<()> {
+    let location = backend.location().to_owned();
+    match std::fs::metadata(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::NoRepository { location });
+        }
+        Err(error) => return Err(Error::local(folder, "open", None, error)),
+        Ok(metadata) if !metadata.is_dir() => return Err(Error::NotARepository { location }),
+        Ok(_) => {}
+    }
+    if has_config(backend)? {
+        Ok(())
+    } else {
+        Err(Error::NotARepository { location })
+    }
+}
+
+/// Refuses a folder with anything but the remains of an interrupted `init` in it, and removes their
+/// key: a key of another master key would keep stock restic from opening the repository.
+fn clear_interrupted_init(folder: &Path, backend: &Backend) -> Result<()> {
+    let not_empty = || Error::NotEmpty {
+        location: backend.location().to_owned(),
+    };
+    let names = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => return Err(not_empty()),
+        Err(error) => return Err(Error::local(folder, "open", None, error)),
+        Ok(entries) => entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()),
+    };
+    let ours = [
+        "keys",
+        "snapshots",
+        "index",
+        "data",
+        "locks",
+        "config-tmp-",
+        "lost+found",
+    ];
+    let mut holds_other = names.into_iter().any(|name| !ours.contains(&name.as_str()));
+    for kind in [FileType::Snapshot, FileType::Index, FileType::Pack] {
+        holds_other |= !backend.list::<Id>(kind)?.is_empty();
+    }
+    if holds_other {
+        return Err(not_empty());
+    }
+    backend
+        .list::<Id>(FileType::Key)?
+        .into_keys()
+        .try_for_each(|key| backend.remove(FileType::Key, key))
+}
+
+/// An error with all its causes on one line.
+pub(crate) fn whole_text(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(present) = cause {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ": {present}");
+        cause = present.source();
+    }
+    text
+}

@@ -1,0 +1,86 @@
+//! [`SnapshotStore`] for repositories in restic's format.
+
+use rustic_core::FileType;
+use vrs_progress::Progress;
+
+use crate::error::{Error, Result};
+use crate::id::{RepositoryId, SnapshotId};
+use crate::ingest::ResticIngest;
+use crate::reader::ChunkReader;
+use crate::repository::ResticRepository;
+use crate::store::{
+    CheckOptions, CheckReport, Ingest, RestoreRequest, RestoreStats, SnapshotList, SnapshotStore,
+    StoredFile, StoredFileReader, TreePath,
+};
+use crate::tree::FoundFile;
+
+impl SnapshotStore for ResticRepository {
+    fn id(&self) -> RepositoryId {
+        self.repository_id()
+    }
+
+    fn location(&self) -> String {
+        self.backend.location().to_owned()
+    }
+
+    fn snapshots(&self) -> Result<SnapshotList> {
+        self.list_snapshots()
+    }
+
+    fn ingest<'a>(&'a self, progress: &'a dyn Progress) -> Result<Box<dyn Ingest + 'a>> {
+        Ok(Box::new(ResticIngest::start(self, progress)?))
+    }
+
+    fn files(&self, snapshot: &SnapshotId) -> Result<Vec<StoredFile>> {
+        Ok(self
+            .found_files(snapshot)?
+            .iter()
+            .map(FoundFile::stored)
+            .collect())
+    }
+
+    fn open_file<'a>(
+        &'a self,
+        snapshot: &SnapshotId,
+        path: &TreePath,
+    ) -> Result<Box<dyn StoredFileReader + 'a>> {
+        Ok(Box::new(ChunkReader::new(
+            self,
+            &self.found_file(snapshot, path)?,
+        )?))
+    }
+
+    fn restore(&self, request: &RestoreRequest, progress: &dyn Progress) -> Result<RestoreStats> {
+        self.restore_files(request, progress)
+    }
+
+    fn plan_restore(
+        &self,
+        request: &RestoreRequest,
+        progress: &dyn Progress,
+    ) -> Result<RestoreStats> {
+        self.plan_files(request, progress)
+    }
+
+    fn delete(&self, snapshots: &[SnapshotId], progress: &dyn Progress) -> Result<()> {
+        let known = self.backend.list::<SnapshotId>(FileType::Snapshot)?;
+        if let Some(snapshot) = snapshots.iter().find(|id| !known.contains_key(id)) {
+            return Err(Error::NoSnapshot {
+                location: self.location(),
+                snapshot: *snapshot,
+            });
+        }
+        for snapshot in snapshots {
+            if progress.interrupted() {
+                return Err(Error::Interrupted);
+            }
+            progress.step("remove snapshot");
+            self.backend.remove(FileType::Snapshot, *snapshot)?;
+        }
+        Ok(())
+    }
+
+    fn check(&self, options: &CheckOptions, progress: &dyn Progress) -> Result<CheckReport> {
+        self.check_all(*options, progress)
+    }
+}

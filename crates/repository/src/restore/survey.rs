@@ -1,0 +1,432 @@
+//! What is in place already, and which wanted chunks lie elsewhere on this host.
+//!
+//! Targets are compared with the wanted chunks range by range, in parallel. Only when something is
+//! missing are targets searched on their former grid, and seeds at all. Everything found is a hint:
+//! it is verified again when it is used.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use vrs_progress::{Counter, Phase};
+
+use crate::chunking::{Content, Cutter, Grid, READ_BYTES};
+use crate::error::{Error, Result};
+use crate::id::ChunkId;
+use crate::intake::RangeReader;
+use crate::parallel::{self, lock};
+use crate::platform;
+use crate::store::RestoreRequest;
+
+use super::Restore;
+use super::target::{Target, identity};
+
+/// What has to be done about a chunk of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    InPlace,
+    /// Zeros that are not there yet.
+    Zero,
+    Missing,
+}
+
+/// A place that held a wanted chunk when it was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LocalChunk {
+    pub(super) file: LocalFile,
+    pub(super) offset: u64,
+    pub(super) length_bytes: u32,
+    /// Not overwritten by this restore.
+    pub(super) stable: bool,
+}
+
+/// A file that chunks can come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum LocalFile {
+    Target(usize),
+    Seed(usize),
+}
+
+/// The outcome.
+pub(super) struct Survey {
+    /// All wanted chunks, and where they were seen.
+    wanted: HashMap<ChunkId, Option<LocalChunk>>,
+    pub(super) seeds: Vec<Seed>,
+}
+
+pub(super) struct Seed {
+    pub(super) path: PathBuf,
+    pub(super) file: File,
+    cutter: Cutter,
+    /// The target that this file is, if it is one.
+    target: Option<usize>,
+}
+
+impl Survey {
+    pub(super) fn source(&self, id: &ChunkId) -> Option<LocalChunk> {
+        self.wanted.get(id).copied().flatten()
+    }
+
+    /// Remembers a chunk if it is wanted. Places that stay are better than places that do not.
+    fn saw(&mut self, id: &ChunkId, chunk: LocalChunk) {
+        if let Some(known) = self.wanted.get_mut(id)
+            && known.is_none_or(|known| chunk.stable && !known.stable)
+        {
+            *known = Some(chunk);
+        }
+    }
+}
+
+/// A local file that is searched.
+#[derive(Clone, Copy)]
+struct Searched<'a> {
+    local: LocalFile,
+    path: &'a Path,
+    file: &'a File,
+    stable: bool,
+}
+
+/// A chunk as it lies on this host.
+struct Seen {
+    offset: u64,
+    length_bytes: usize,
+    id: ChunkId,
+}
+
+impl Restore<'_> {
+    pub(super) fn survey(&mut self, request: &RestoreRequest) -> Result<Survey> {
+        let mut survey = Survey {
+            wanted: HashMap::new(),
+            seeds: Vec::new(),
+        };
+        for target in &self.targets {
+            survey
+                .wanted
+                .extend(target.chunks.iter().map(|chunk| (chunk.id, None)));
+        }
+        for number in 0..self.targets.len() {
+            self.compare(number, &mut survey)?;
+        }
+        if self.is_all_found(&survey) {
+            return Ok(survey);
+        }
+        for (number, target) in self.targets.iter().enumerate() {
+            self.search_former_grid(number, target, &mut survey)?;
+        }
+        if !self.is_all_found(&survey) {
+            survey.seeds = self.open_seeds(request)?;
+            self.search_seeds(&mut survey)?;
+        }
+        Ok(survey)
+    }
+
+    fn is_all_found(&self, survey: &Survey) -> bool {
+        self.missing()
+            .all(|(_, _, id)| survey.source(&id).is_some())
+    }
+
+    /// Compares a target with what is wanted in it.
+    fn compare(&mut self, number: usize, survey: &mut Survey) -> Result<()> {
+        let Some(target) = self.targets.get(number) else {
+            return Ok(());
+        };
+        let Some(file) = target.file.as_ref() else {
+            return Ok(());
+        };
+        self.progress.phase(Phase {
+            name: "comparing",
+            subject: target.path.to_string(),
+            total_bytes: Some(target.size_bytes.min(target.local_bytes)),
+        });
+        let searched = Searched {
+            local: LocalFile::Target(number),
+            path: &target.local,
+            file,
+            stable: false,
+        };
+        let jobs = target.reads().into_iter().map(Ok);
+        let seen = parallel::map(
+            self.repository.threads(),
+            jobs,
+            || Ok(Vec::new()),
+            |buffer, (range, chunks)| {
+                let cuts = target
+                    .chunks
+                    .get(chunks)
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|chunk| chunk.range());
+                self.look(searched, range, cuts, buffer)
+            },
+        )?;
+        self.note_target(number, seen.into_iter().flatten(), survey);
+        Ok(())
+    }
+
+    fn note_target(
+        &mut self,
+        number: usize,
+        seen: impl Iterator<Item = Seen>,
+        survey: &mut Survey,
+    ) {
+        let Some(target) = self.targets.get_mut(number) else {
+            return;
+        };
+        for (seen, (chunk, state)) in seen.zip(target.chunks.iter().zip(&mut target.states)) {
+            let in_place = seen.id == chunk.id;
+            if in_place {
+                *state = State::InPlace;
+                self.progress
+                    .add(Counter::Reused, chunk.length_bytes.into());
+            }
+            survey.saw(&seen.id, seen.at(LocalFile::Target(number), in_place));
+        }
+    }
+
+    /// Reads a range and hashes its chunks. `cuts` cover the range in order.
+    fn look(
+        &self,
+        searched: Searched<'_>,
+        range: Range<u64>,
+        cuts: impl Iterator<Item = Range<u64>>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Vec<Seen>> {
+        self.go_on()?;
+        let length_bytes = range.end.saturating_sub(range.start);
+        buffer.clear();
+        buffer.resize(usize::try_from(length_bytes).unwrap_or(usize::MAX), 0);
+        if !platform::is_hole(searched.file, range.start, length_bytes) {
+            let read = platform::read_full_at(searched.file, buffer, range.start)
+                .map_err(|error| Error::local(searched.path, "read", Some(range.start), error))?;
+            buffer.truncate(read);
+        }
+        self.progress.add(Counter::Scanned, length_bytes);
+        let mut rest = buffer.as_slice();
+        let mut seen = Vec::new();
+        for cut in cuts {
+            let length_bytes =
+                usize::try_from(cut.end.saturating_sub(cut.start)).unwrap_or(usize::MAX);
+            let Some((raw, after)) = rest.split_at_checked(length_bytes) else {
+                break;
+            };
+            seen.push(Seen {
+                offset: cut.start,
+                length_bytes,
+                id: self.zeros.id_of(raw),
+            });
+            rest = after;
+        }
+        Ok(seen)
+    }
+
+    /// Searches a target where its former chunks began, unless that was done by comparing.
+    fn search_former_grid(
+        &self,
+        number: usize,
+        target: &Target,
+        survey: &mut Survey,
+    ) -> Result<()> {
+        let (Some(file), Some(cutter)) = (target.file.as_ref(), target.cutter) else {
+            return Ok(());
+        };
+        let start = if target.is_cut_by(cutter) {
+            target.size_bytes
+        } else {
+            0
+        };
+        let searched = Searched {
+            local: LocalFile::Target(number),
+            path: &target.local,
+            file,
+            stable: false,
+        };
+        self.search(
+            searched,
+            cutter,
+            start.min(target.local_bytes)..target.local_bytes,
+            survey,
+        )
+    }
+
+    fn open_seeds(&self, request: &RestoreRequest) -> Result<Vec<Seed>> {
+        let targets: HashMap<PathBuf, usize> = self
+            .targets
+            .iter()
+            .enumerate()
+            .map(|(number, target)| (identity(&target.local), number))
+            .collect();
+        let mut seeds = Vec::new();
+        for seed in &request.seeds {
+            let cutter = Cutter::new(seed.chunking)?;
+            let target = targets.get(&identity(&seed.local)).copied();
+            // A seed only saves fetching: one that is gone or unreadable is no reason to fail.
+            match File::open(&seed.local) {
+                Ok(file) => seeds.push(Seed {
+                    path: seed.local.clone(),
+                    file,
+                    cutter,
+                    target,
+                }),
+                Err(error) => self.progress.warn(&format!(
+                    "cannot use chunks of {}: {error}",
+                    seed.local.display()
+                )),
+            }
+        }
+        Ok(seeds)
+    }
+
+    fn search_seeds(&self, survey: &mut Survey) -> Result<()> {
+        let seeds = std::mem::take(&mut survey.seeds);
+        let searched = seeds.iter().enumerate().try_for_each(|(number, seed)| {
+            let Ok(metadata) = seed.file.metadata() else {
+                return Ok(());
+            };
+            if !metadata.is_file() {
+                return Ok(());
+            }
+            let local = seed
+                .target
+                .map_or(LocalFile::Seed(number), LocalFile::Target);
+            let searched = Searched {
+                local,
+                path: &seed.path,
+                file: &seed.file,
+                stable: matches!(local, LocalFile::Seed(_)),
+            };
+            match self.search(searched, seed.cutter, 0..metadata.len(), survey) {
+                Err(error @ Error::LocalFile { .. }) => {
+                    self.progress.warn(&crate::repository::whole_text(&error));
+                    Ok(())
+                }
+                outcome => outcome,
+            }
+        });
+        survey.seeds = seeds;
+        searched
+    }
+
+    fn search(
+        &self,
+        searched: Searched<'_>,
+        cutter: Cutter,
+        range: Range<u64>,
+        survey: &mut Survey,
+    ) -> Result<()> {
+        self.progress.phase(Phase {
+            name: "searching",
+            subject: searched.path.display().to_string(),
+            total_bytes: Some(range.end.saturating_sub(range.start)),
+        });
+        let survey = Mutex::new(survey);
+        let note = |seen: Vec<Seen>| {
+            let mut survey = lock(&survey);
+            seen.iter()
+                .for_each(|seen| survey.saw(&seen.id, seen.at(searched.local, searched.stable)));
+        };
+        match cutter {
+            Cutter::Grid(grid) => self.search_grid(searched, grid, range, note),
+            Cutter::Content(content) => self.search_content(searched, content, range, note),
+        }
+    }
+
+    fn search_grid(
+        &self,
+        searched: Searched<'_>,
+        grid: Grid,
+        range: Range<u64>,
+        note: impl Fn(Vec<Seen>) + Sync,
+    ) -> Result<()> {
+        let jobs = grid.reads(range).map(Ok);
+        parallel::map(
+            self.repository.threads(),
+            jobs,
+            || Ok(Vec::new()),
+            |buffer, range| {
+                note(self.look(searched, range.clone(), grid.chunks(range), buffer)?);
+                Ok(())
+            },
+        )?;
+        Ok(())
+    }
+
+    fn search_content(
+        &self,
+        searched: Searched<'_>,
+        content: Content,
+        range: Range<u64>,
+        note: impl Fn(Vec<Seen>) + Sync,
+    ) -> Result<()> {
+        let mut offset = range.start;
+        let source = RangeReader::new(searched.file, range);
+        let jobs = content.chunks(source).map(|chunk| {
+            let at = offset;
+            let chunk =
+                chunk.map_err(|error| Error::local(searched.path, "read", Some(at), error))?;
+            offset = offset.saturating_add(chunk.len() as u64);
+            Ok((at, chunk))
+        });
+        parallel::map(
+            self.repository.threads(),
+            jobs,
+            || Ok(()),
+            |(), (offset, chunk)| {
+                self.go_on()?;
+                self.progress.add(Counter::Scanned, chunk.len() as u64);
+                note(vec![Seen {
+                    offset,
+                    length_bytes: chunk.len(),
+                    id: self.zeros.id_of(&chunk),
+                }]);
+                Ok(())
+            },
+        )?;
+        Ok(())
+    }
+}
+
+impl Seen {
+    fn at(&self, file: LocalFile, stable: bool) -> LocalChunk {
+        let length_bytes = u32::try_from(self.length_bytes).unwrap_or(u32::MAX);
+        LocalChunk {
+            file,
+            offset: self.offset,
+            length_bytes,
+            stable,
+        }
+    }
+}
+
+impl Target {
+    /// Runs of chunks that lie within the local file, to be read at once: bytes and chunk numbers.
+    fn reads(&self) -> Vec<(Range<u64>, Range<usize>)> {
+        let mut reads: Vec<(Range<u64>, Range<usize>)> = Vec::new();
+        let present = self
+            .chunks
+            .iter()
+            .enumerate()
+            .take_while(|(_, chunk)| chunk.end() <= self.local_bytes);
+        for (number, chunk) in present {
+            match reads.last_mut() {
+                Some((bytes, numbers)) if chunk.end().saturating_sub(bytes.start) <= READ_BYTES => {
+                    bytes.end = chunk.end();
+                    numbers.end = number.saturating_add(1);
+                }
+                _ => reads.push((chunk.range(), number..number.saturating_add(1))),
+            }
+        }
+        reads
+    }
+
+    /// Whether a grid cuts the wanted file into exactly its chunks.
+    fn is_cut_by(&self, cutter: Cutter) -> bool {
+        match cutter {
+            Cutter::Grid(grid) => grid
+                .chunks(0..self.size_bytes)
+                .eq(self.chunks.iter().map(|chunk| chunk.range())),
+            Cutter::Content(_) => false,
+        }
+    }
+}

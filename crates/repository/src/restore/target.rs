@@ -1,0 +1,290 @@
+//! One file that is being restored.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustic_core::repofile::BlobType;
+use vrs_progress::Progress;
+
+use crate::chunking::Cutter;
+use crate::error::{Error, Result};
+use crate::ingest::require_regular;
+use crate::layout::StoredChunk;
+use crate::platform;
+use crate::repository::ResticRepository;
+use crate::sink::{ZeroChunks, is_zero};
+use crate::store::{RestoreFile, TreePath};
+use crate::tree::FoundFile;
+
+use super::survey::State;
+
+/// Zeros that are written at once where holes cannot be made.
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+
+/// A stored chunk may be all zeros when it became this many times smaller; then it is worth
+/// computing the id of so many zeros.
+const ZEROS_SHRINK: u32 = 64;
+
+pub(super) struct Target {
+    pub(super) path: TreePath,
+    pub(super) local: PathBuf,
+    pub(super) size_bytes: u64,
+    pub(super) chunks: Vec<StoredChunk>,
+    pub(super) states: Vec<State>,
+    /// How the local file was cut, where that is known.
+    pub(super) cutter: Option<Cutter>,
+    /// What is there: read-only until the first write is due.
+    pub(super) file: Option<File>,
+    /// Length before the restore.
+    pub(super) local_bytes: u64,
+    modified: Option<SystemTime>,
+    mode: Option<u32>,
+    existed: bool,
+    writable: bool,
+}
+
+impl Target {
+    /// Looks at what is there, without changing it.
+    pub(super) fn new(
+        repository: &ResticRepository,
+        zeros: &ZeroChunks,
+        found: &FoundFile,
+        request: &RestoreFile,
+    ) -> Result<Self> {
+        let chunks = repository.stored_chunks(found)?;
+        let index = &repository.index()?.index;
+        let state = |chunk: &StoredChunk| match index.find(BlobType::Data, &chunk.id) {
+            Some(stored)
+                if stored.is_compressed()
+                    && stored.length.saturating_mul(ZEROS_SHRINK) < chunk.length_bytes
+                    && zeros.id(chunk.length_bytes as usize) == chunk.id =>
+            {
+                State::Zero
+            }
+            _ => State::Missing,
+        };
+        let states = chunks.iter().map(state).collect();
+        let file = open_existing(&request.target)?;
+        let local_bytes = file
+            .as_ref()
+            .map_or(Ok(0), |file| file.metadata().map(|metadata| metadata.len()));
+        Ok(Self {
+            path: found.path.clone(),
+            local: request.target.clone(),
+            size_bytes: found.node.meta.size,
+            chunks,
+            states,
+            cutter: request.local_chunking.map(Cutter::new).transpose()?,
+            existed: file.is_some(),
+            local_bytes: local_bytes
+                .map_err(|error| Error::local(&request.target, "open", None, error))?,
+            file,
+            modified: found.node.meta.mtime.map(SystemTime::from),
+            mode: found.node.meta.mode,
+            writable: false,
+        })
+    }
+
+    /// Whether the content or length has to change.
+    fn is_different(&self) -> bool {
+        !self.existed
+            || self.local_bytes != self.size_bytes
+            || self.states.iter().any(|state| *state != State::InPlace)
+    }
+
+    fn error(
+        &self,
+        operation: &'static str,
+        offset: Option<u64>,
+    ) -> impl FnOnce(io::Error) -> Error + '_ {
+        move |error| Error::local(&self.local, operation, offset, error)
+    }
+
+    /// Opens or creates the file, if it has to change.
+    pub(super) fn open_for_writing(&mut self, progress: &dyn Progress) -> Result<()> {
+        if !self.is_different() {
+            return Ok(());
+        }
+        if !self.existed {
+            progress.step("create target");
+        }
+        let file =
+            platform::open_target(&self.local).map_err(self.error("open for writing", None))?;
+        let metadata = file
+            .metadata()
+            .map_err(self.error("open for writing", None))?;
+        require_regular(&self.local, &metadata)?;
+        if let Some(mode) = self.mode.filter(|_| !self.existed) {
+            platform::set_mode(&file, mode).map_err(self.error("set the permissions of", None))?;
+        }
+        self.file = Some(file);
+        self.writable = true;
+        Ok(())
+    }
+
+    fn writable(&self) -> Option<&File> {
+        self.file.as_ref().filter(|_| self.writable)
+    }
+
+    /// Writes the content of a chunk to its place; zeros become a hole.
+    pub(super) fn write_chunk(
+        &self,
+        chunk: usize,
+        content: &[u8],
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let (Some(file), Some(chunk)) = (self.writable(), self.chunks.get(chunk)) else {
+            return Ok(());
+        };
+        if is_zero(content) {
+            return self.clear(file, chunk.range(), progress);
+        }
+        progress.step("write target");
+        platform::write_all_at(file, content, chunk.offset)
+            .map_err(self.error("write", Some(chunk.offset)))
+    }
+
+    /// Gives the file its length, and makes holes where zeros belong.
+    pub(super) fn fit_and_punch(&self, progress: &dyn Progress) -> Result<()> {
+        let Some(file) = self.writable() else {
+            return Ok(());
+        };
+        let present = file.metadata().map_err(self.error("check", None))?.len();
+        if present != self.size_bytes {
+            progress.step("set length of target");
+            file.set_len(self.size_bytes)
+                .map_err(self.error("set the length of", None))?;
+        }
+        // What lies behind the former end is a hole already.
+        let old_end = self.local_bytes.min(self.size_bytes);
+        for range in self.zero_ranges() {
+            self.clear(file, range.start..range.end.min(old_end), progress)?;
+        }
+        Ok(())
+    }
+
+    fn zero_ranges(&self) -> Vec<Range<u64>> {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for (chunk, _) in self
+            .chunks
+            .iter()
+            .zip(&self.states)
+            .filter(|(_, state)| **state == State::Zero)
+        {
+            match ranges.last_mut() {
+                Some(last) if last.end == chunk.offset => last.end = chunk.end(),
+                _ => ranges.push(chunk.range()),
+            }
+        }
+        ranges
+    }
+
+    fn clear(&self, file: &File, range: Range<u64>, progress: &dyn Progress) -> Result<()> {
+        let length_bytes = range.end.saturating_sub(range.start);
+        if length_bytes == 0 {
+            return Ok(());
+        }
+        progress.step("punch hole in target");
+        let punched = platform::punch_hole(file, range.start, length_bytes)
+            .map_err(self.error("punch a hole in", Some(range.start)))?;
+        if punched {
+            return Ok(());
+        }
+        let mut offset = range.start;
+        while offset < range.end {
+            let left = usize::try_from(range.end.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let zeros = ZEROS.get(..left.min(ZEROS.len())).unwrap_or_default();
+            platform::write_all_at(file, zeros, offset)
+                .map_err(self.error("write", Some(offset)))?;
+            offset = offset.saturating_add(zeros.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Makes the content durable.
+    pub(super) fn sync(&self, progress: &dyn Progress) -> Result<()> {
+        let Some(file) = self.writable() else {
+            return Ok(());
+        };
+        progress.step("flush target");
+        file.sync_all().map_err(self.error("flush", None))?;
+        if self.existed {
+            return Ok(());
+        }
+        let folder = self
+            .local
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        platform::sync_folder(folder).map_err(|error| Error::local(folder, "flush", None, error))
+    }
+
+    /// Gives the file its modification time, once everything is in place.
+    pub(super) fn finish(&self, progress: &dyn Progress) -> Result<()> {
+        let (Some(file), Some(modified)) = (self.file.as_ref(), self.modified) else {
+            return Ok(());
+        };
+        let present = file
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .map_err(self.error("check", None))?;
+        if present == modified {
+            return Ok(());
+        }
+        progress.step("set time of target");
+        let set = |file: &File| file.set_modified(modified).and_then(|()| file.sync_all());
+        if self.writable {
+            return set(file).map_err(self.error("set the time of", None));
+        }
+        platform::open_target(&self.local)
+            .and_then(|file| set(&file))
+            .map_err(self.error("set the time of", None))
+    }
+}
+
+/// Opens a target for reading, if it exists. Symbolic links and folders are refused.
+fn open_existing(path: &Path) -> Result<Option<File>> {
+    let failed = |error| Error::local(path, "open", None, error);
+    let metadata = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        metadata => metadata.map_err(failed)?,
+    };
+    require_regular(path, &metadata)?;
+    File::open(path).map(Some).map_err(failed)
+}
+
+/// Two files of a snapshot cannot be restored to one place.
+pub(super) fn refuse_duplicates(targets: &[Target]) -> Result<()> {
+    let mut seen = HashSet::new();
+    for target in targets {
+        if !seen.insert(identity(&target.local)) {
+            let subject = format!("the target {}", target.local.display());
+            return Err(Error::InvalidRequest {
+                subject,
+                reason: "two files would be restored to it",
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The same for all names of one place, as far as that can be told.
+pub(super) fn identity(path: &Path) -> PathBuf {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    match (
+        std::fs::canonicalize(path),
+        std::fs::canonicalize(folder),
+        path.file_name(),
+    ) {
+        (Ok(whole), _, _) => whole,
+        (_, Ok(folder), Some(name)) => folder.join(name),
+        _ => path.to_path_buf(),
+    }
+}

@@ -1,0 +1,299 @@
+//! The writing side of a snapshot in the making: what is new goes into packs, packs go to storage,
+//! and index files say where everything is.
+//!
+//! Every blob is stored once, also when several threads meet it at the same time. An index file
+//! names only packs that are stored. Memory holds one open pack for data, one for trees, one for
+//! each thread that is sending, and 32 bytes for each new blob. After a failed write everything
+//! later fails too ([`Error::Broken`]): blobs that were promised may be missing.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use jiff::Timestamp;
+use rustic_core::repofile::BlobType;
+use rustic_core::{BytesList, FileType, Id};
+use vrs_progress::{Counter, Progress};
+
+use crate::blob::Sealer;
+use crate::crypto::hash;
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, PackId};
+use crate::index::{IndexFile, IndexPack, LoadedIndex, PackNumber};
+use crate::pack::{Pack, PackBuilder, SealedBlob};
+use crate::parallel::lock;
+use crate::repository::ResticRepository;
+
+/// What was written.
+#[derive(Default)]
+pub(crate) struct Sent {
+    pub(crate) bytes: AtomicU64,
+    pub(crate) data_blobs: AtomicU64,
+    pub(crate) tree_blobs: AtomicU64,
+    packs: AtomicU64,
+    indexes: AtomicU64,
+    snapshots: AtomicU64,
+}
+
+impl Sent {
+    /// Number of objects by kind, as [`crate::store::IngestStats`] gives them.
+    pub(crate) fn objects(&self) -> BTreeMap<&'static str, u64> {
+        let all = [
+            ("pack", &self.packs),
+            ("index", &self.indexes),
+            ("snapshot", &self.snapshots),
+        ];
+        all.into_iter()
+            .map(|(kind, count)| (kind, count.load(Ordering::Relaxed)))
+            .collect()
+    }
+}
+
+/// See the module.
+pub(crate) struct Sink<'a> {
+    repository: &'a ResticRepository,
+    pub(crate) progress: &'a dyn Progress,
+    base: Arc<LoadedIndex>,
+    /// Packs of the base index that are really there, complete.
+    usable: HashSet<PackNumber>,
+    state: Mutex<State>,
+    broken: AtomicBool,
+    pub(crate) sent: Sent,
+}
+
+#[derive(Default)]
+struct State {
+    new_chunks: HashSet<ChunkId>,
+    new_trees: HashSet<ChunkId>,
+    data: PackBuilder,
+    tree: PackBuilder,
+    /// Stored packs that no index file names yet.
+    unindexed: Vec<IndexPack>,
+    unindexed_bytes: u64,
+}
+
+impl<'a> Sink<'a> {
+    /// Starts on top of what is stored. `packs` is the list of all packs with their sizes.
+    pub(crate) fn new(
+        repository: &'a ResticRepository,
+        progress: &'a dyn Progress,
+        base: Arc<LoadedIndex>,
+        packs: &BTreeMap<PackId, u32>,
+    ) -> Self {
+        let complete = base
+            .index
+            .packs()
+            .filter(|(_, pack)| packs.get(&pack.id) == Some(&pack.size_bytes));
+        let usable = complete.map(|(number, _)| number).collect();
+        Self {
+            repository,
+            progress,
+            usable,
+            base,
+            state: Mutex::default(),
+            broken: AtomicBool::new(false),
+            sent: Sent::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// A sealer for one thread.
+    pub(crate) fn sealer(&self) -> Result<Sealer<'a>> {
+        Sealer::new(
+            &self.repository.key,
+            self.repository.options.compression_level,
+        )
+    }
+
+    /// Whether the repository held a blob before this snapshot.
+    pub(crate) fn is_stored(&self, kind: BlobType, id: &ChunkId) -> bool {
+        self.base
+            .index
+            .copies(kind, id)
+            .any(|copy| self.usable.contains(&copy.pack))
+    }
+
+    /// Makes sure that a blob is stored. True when it is new.
+    pub(crate) fn store(
+        &self,
+        sealer: &mut Sealer<'_>,
+        kind: BlobType,
+        id: ChunkId,
+        raw: &[u8],
+    ) -> Result<bool> {
+        if !self.claim(kind, id)? {
+            return Ok(false);
+        }
+        // From here on others rely on this blob.
+        let stored = sealer.seal(kind, id, raw).and_then(|blob| self.add(blob));
+        stored.inspect_err(|_| self.broken.store(true, Ordering::Release))?;
+        Ok(true)
+    }
+
+    /// Whether the caller has to store the blob.
+    fn claim(&self, kind: BlobType, id: ChunkId) -> Result<bool> {
+        self.require_whole()?;
+        if self.is_stored(kind, &id) {
+            return Ok(false);
+        }
+        let mut state = self.state();
+        Ok(match kind {
+            BlobType::Data => state.new_chunks.insert(id),
+            BlobType::Tree => state.new_trees.insert(id),
+        })
+    }
+
+    fn require_whole(&self) -> Result<()> {
+        let location = || self.repository.backend.location().to_owned();
+        if self.broken.load(Ordering::Acquire) {
+            Err(Error::Broken {
+                location: location(),
+            })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn add(&self, blob: SealedBlob) -> Result<()> {
+        let (counter, kind) = match blob.kind {
+            BlobType::Data => (&self.sent.data_blobs, blob.kind),
+            BlobType::Tree => (&self.sent.tree_blobs, blob.kind),
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let full = {
+            let mut state = self.state();
+            let builder = state.builder(kind);
+            builder.add(blob);
+            (builder.size_bytes() >= self.repository.options.pack_bytes)
+                .then(|| std::mem::take(builder))
+        };
+        full.map_or(Ok(()), |builder| self.send_pack(builder))
+    }
+
+    fn send_pack(&self, builder: PackBuilder) -> Result<()> {
+        let Pack { content, entry } = builder.finish(&self.repository.key, Timestamp::now())?;
+        self.write("write pack", FileType::Pack, entry.id.into(), content)?;
+        let due = {
+            let mut state = self.state();
+            state.unindexed_bytes = state
+                .unindexed_bytes
+                .saturating_add(entry.size_bytes().into());
+            state.unindexed.push(entry);
+            state.unindexed_bytes >= self.repository.options.index_every_bytes
+        };
+        if due { self.write_index() } else { Ok(()) }
+    }
+
+    fn write_index(&self) -> Result<()> {
+        let packs = {
+            let mut state = self.state();
+            state.unindexed_bytes = 0;
+            std::mem::take(&mut state.unindexed)
+        };
+        self.write_index_of(packs)
+    }
+
+    /// Writes an index file for packs that are stored already.
+    pub(crate) fn write_index_of(&self, packs: Vec<IndexPack>) -> Result<()> {
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let file = IndexFile {
+            packs,
+            packs_to_delete: Vec::new(),
+        };
+        let (id, sealed) = self
+            .repository
+            .vault()
+            .prepare(&file, self.repository.options.compression_level)?;
+        self.write("write index", FileType::Index, id, sealed.into())
+    }
+
+    /// Writes the snapshot itself. Everything it needs must have been flushed.
+    pub(crate) fn write_snapshot(&self, id: Id, sealed: Vec<u8>) -> Result<()> {
+        self.require_whole()?;
+        self.write("write snapshot", FileType::Snapshot, id, sealed.into())
+    }
+
+    fn write(&self, step: &'static str, kind: FileType, id: Id, content: BytesList) -> Result<()> {
+        if self.progress.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        let size_bytes = content.size() as u64;
+        self.progress.step(step);
+        self.repository.backend.write(kind, id, content)?;
+        self.progress.add(Counter::Sent, size_bytes);
+        self.sent.bytes.fetch_add(size_bytes, Ordering::Relaxed);
+        let count = match kind {
+            FileType::Pack => &self.sent.packs,
+            FileType::Index => &self.sent.indexes,
+            _ => &self.sent.snapshots,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Sends everything that is still in memory and writes the index of it.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.require_whole()?;
+        let open = {
+            let mut state = self.state();
+            [
+                std::mem::take(&mut state.data),
+                std::mem::take(&mut state.tree),
+            ]
+        };
+        let flushed = open
+            .into_iter()
+            .filter(|pack| !pack.is_empty())
+            .try_for_each(|pack| self.send_pack(pack));
+        let flushed = flushed.and_then(|()| self.write_index());
+        flushed.inspect_err(|_| self.broken.store(true, Ordering::Release))
+    }
+}
+
+impl State {
+    const fn builder(&mut self, kind: BlobType) -> &mut PackBuilder {
+        match kind {
+            BlobType::Data => &mut self.data,
+            BlobType::Tree => &mut self.tree,
+        }
+    }
+}
+
+/// The ids of chunks of zeros, each computed once.
+#[derive(Default)]
+pub(crate) struct ZeroChunks {
+    known: Mutex<BTreeMap<usize, ChunkId>>,
+}
+
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+impl ZeroChunks {
+    /// The id of a chunk, without hashing it when it is all zeros.
+    pub(crate) fn id_of(&self, raw: &[u8]) -> ChunkId {
+        if is_zero(raw) {
+            self.id(raw.len())
+        } else {
+            ChunkId::from_bytes(hash(raw))
+        }
+    }
+
+    /// The id of so many zeros.
+    pub(crate) fn id(&self, length_bytes: usize) -> ChunkId {
+        let mut known = lock(&self.known);
+        *known
+            .entry(length_bytes)
+            .or_insert_with(|| ChunkId::from_bytes(hash(&vec![0; length_bytes])))
+    }
+}
+
+/// Whether there are only zeros, by comparison.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    bytes
+        .chunks(ZEROS.len())
+        .all(|part| ZEROS.get(..part.len()) == Some(part))
+}

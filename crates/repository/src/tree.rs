@@ -1,0 +1,319 @@
+//! Folders and files of a snapshot.
+//!
+//! A tree is a JSON list of nodes, sorted by the bytes of their names, and named by the SHA-256 of
+//! that text (restic's design document, "Trees and Data"). Equal folders give equal trees. Reading
+//! skips whatever is neither folder nor file; names are checked before they become a [`TreePath`].
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+
+use jiff::Timestamp;
+use rustic_core::repofile::{BlobType, Metadata, Node, NodeType, SnapshotFile, Tree};
+use rustic_core::{DataId, Id, TreeId};
+
+use crate::blob::Sealer;
+use crate::crypto::hash;
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, SnapshotId};
+use crate::layout::StoredChunk;
+use crate::platform::{Ownership, own_ownership};
+use crate::repository::ResticRepository;
+use crate::sink::Sink;
+use crate::store::{FileStamp, StoredFile, TreePath};
+
+/// The bit by which Go, and so restic, marks folders.
+const GO_FOLDER: u32 = 1 << 31;
+
+/// A file of a snapshot in the making.
+pub(crate) struct NewFile {
+    pub(crate) chunks: Vec<ChunkId>,
+    pub(crate) size_bytes: u64,
+    pub(crate) ownership: Ownership,
+    /// Absent for bytes that the caller made.
+    pub(crate) stamp: Option<FileStamp>,
+}
+
+/// A folder of a snapshot in the making.
+#[derive(Default)]
+struct NewFolder<'a> {
+    files: BTreeMap<&'a str, &'a NewFile>,
+    folders: BTreeMap<&'a str, NewFolder<'a>>,
+}
+
+/// How many trees there are.
+#[derive(Default)]
+pub(crate) struct TreeCount {
+    pub(crate) folders: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Stores the folders of all files and returns the root. `time` is that of bytes that the caller
+/// made; a folder is as old as its youngest file.
+pub(crate) fn write<'a>(
+    sink: &Sink<'_>,
+    files: impl Iterator<Item = (&'a TreePath, &'a NewFile)>,
+    time: Timestamp,
+) -> Result<(TreeId, TreeCount)> {
+    let mut root = NewFolder::default();
+    for (path, file) in files {
+        root.insert(path, file);
+    }
+    let mut writer = TreeWriter {
+        sink,
+        sealer: sink.sealer()?,
+        time,
+        count: TreeCount::default(),
+    };
+    let (id, _) = writer.folder(&root)?;
+    Ok((id, writer.count))
+}
+
+impl<'a> NewFolder<'a> {
+    fn insert(&mut self, path: &'a TreePath, file: &'a NewFile) {
+        let mut parts = path.parts();
+        let Some(name) = parts.next_back() else {
+            return;
+        };
+        let folder = parts.fold(self, |folder, part| folder.folders.entry(part).or_default());
+        folder.files.insert(name, file);
+    }
+}
+
+struct TreeWriter<'a> {
+    sink: &'a Sink<'a>,
+    sealer: Sealer<'a>,
+    time: Timestamp,
+    count: TreeCount,
+}
+
+impl TreeWriter<'_> {
+    fn folder(&mut self, folder: &NewFolder<'_>) -> Result<(TreeId, Option<Timestamp>)> {
+        let mut nodes: BTreeMap<&str, Node> = folder
+            .files
+            .iter()
+            .map(|(name, file)| (*name, file_node(name, file, self.time)))
+            .collect();
+        for (name, folder) in &folder.folders {
+            let (id, time) = self.folder(folder)?;
+            nodes.insert(name, folder_node(name, id, time));
+        }
+        let newest = nodes.values().filter_map(|node| node.meta.mtime).max();
+        let tree = Tree {
+            nodes: nodes.into_values().collect(),
+        };
+        let (json, id) = tree.serialize().map_err(|_| Error::InvalidRequest {
+            subject: "a folder".to_owned(),
+            reason: "it has no JSON form",
+        })?;
+        self.count.folders = self.count.folders.saturating_add(1);
+        self.count.bytes = self.count.bytes.saturating_add(json.len() as u64);
+        self.sink.store(
+            &mut self.sealer,
+            BlobType::Tree,
+            ChunkId::from_bytes(hash(&json)),
+            &json,
+        )?;
+        Ok((id, newest))
+    }
+}
+
+fn metadata(ownership: Ownership, mtime: Option<Timestamp>) -> Metadata {
+    Metadata {
+        mode: Some(ownership.mode),
+        mtime,
+        atime: mtime,
+        uid: Some(ownership.uid),
+        gid: Some(ownership.gid),
+        ..Metadata::default()
+    }
+}
+
+fn file_node(name: &str, file: &NewFile, time: Timestamp) -> Node {
+    let mtime = file
+        .stamp
+        .map_or(Some(time), |stamp| timestamp(stamp.mtime_ns));
+    let mut node = Node::new_node(
+        OsStr::new(name),
+        NodeType::File,
+        metadata(file.ownership, mtime),
+    );
+    node.meta.size = file.size_bytes;
+    node.meta.links = 1;
+    if let Some(stamp) = file.stamp {
+        node.meta.inode = stamp.inode;
+        node.meta.ctime = timestamp(stamp.ctime_ns);
+    }
+    node.content = Some(
+        file.chunks
+            .iter()
+            .map(|chunk| DataId::from(Id::from(*chunk)))
+            .collect(),
+    );
+    node
+}
+
+fn folder_node(name: &str, id: TreeId, mtime: Option<Timestamp>) -> Node {
+    let mut node = Node::new_node(
+        OsStr::new(name),
+        NodeType::Dir,
+        metadata(own_ownership(GO_FOLDER | 0o700), mtime),
+    );
+    node.subtree = Some(id);
+    node
+}
+
+fn timestamp(nanoseconds: i128) -> Option<Timestamp> {
+    Timestamp::from_nanosecond(nanoseconds).ok()
+}
+
+/// A file node with its place.
+pub(crate) struct FoundFile {
+    pub(crate) path: TreePath,
+    pub(crate) node: Node,
+}
+
+impl FoundFile {
+    pub(crate) fn stored(&self) -> StoredFile {
+        let (path, meta) = (self.path.clone(), &self.node.meta);
+        let stamp = meta.mtime.zip(meta.ctime).map(|(mtime, ctime)| FileStamp {
+            size_bytes: meta.size,
+            inode: meta.inode,
+            mtime_ns: mtime.as_nanosecond(),
+            ctime_ns: ctime.as_nanosecond(),
+        });
+        StoredFile {
+            path,
+            size_bytes: meta.size,
+            stamp,
+        }
+    }
+}
+
+impl ResticRepository {
+    /// Reads a tree.
+    pub(crate) fn tree(&self, id: TreeId) -> Result<Tree> {
+        let blob = ChunkId::from(*id);
+        let damaged = |reason: String| {
+            self.backend
+                .damaged(format!("tree {}", blob.short()), reason)
+        };
+        let json = self
+            .read_blob(BlobType::Tree, &blob)?
+            .ok_or_else(|| damaged("it is in no index".to_owned()))?;
+        serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))
+    }
+
+    /// All files of a snapshot, sorted by path.
+    pub(crate) fn found_files(&self, snapshot: &SnapshotId) -> Result<Vec<FoundFile>> {
+        let root = self.require_snapshot(snapshot)?.tree;
+        let mut found = Vec::new();
+        let mut pending = vec![(None::<TreePath>, root)];
+        while let Some((folder, tree)) = pending.pop() {
+            for node in self.tree(tree)?.nodes {
+                let path =
+                    child_path(folder.as_ref(), &node).map_err(|source| Error::UnusableName {
+                        snapshot: *snapshot,
+                        source,
+                    })?;
+                match (&node.node_type, node.subtree) {
+                    (NodeType::File, _) => found.push(FoundFile { path, node }),
+                    (NodeType::Dir, Some(subtree)) => pending.push((Some(path), subtree)),
+                    _ => {}
+                }
+            }
+        }
+        found.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        Ok(found)
+    }
+
+    /// One file of a snapshot.
+    pub(crate) fn found_file(&self, snapshot: &SnapshotId, path: &TreePath) -> Result<FoundFile> {
+        let missing = || Error::NoSuchFile {
+            snapshot: *snapshot,
+            path: path.clone(),
+        };
+        let mut tree = Some(self.require_snapshot(snapshot)?.tree);
+        let mut found = None;
+        for part in path.parts() {
+            let nodes = self.tree(tree.ok_or_else(missing)?)?.nodes;
+            let node = nodes
+                .into_iter()
+                .find(|node| node.name() == OsStr::new(part))
+                .ok_or_else(missing)?;
+            tree = node.subtree;
+            found = Some(node);
+        }
+        let node = found
+            .filter(|node| node.node_type == NodeType::File)
+            .ok_or_else(missing)?;
+        Ok(FoundFile {
+            path: path.clone(),
+            node,
+        })
+    }
+
+    /// The chunks of a stored file with their places in it.
+    pub(crate) fn stored_chunks(&self, file: &FoundFile) -> Result<Vec<StoredChunk>> {
+        let index = &self.index()?.index;
+        let content = file.node.content.as_deref().unwrap_or_default();
+        let mut chunks = Vec::with_capacity(content.len());
+        let mut offset: u64 = 0;
+        for id in content {
+            let id = ChunkId::from(**id);
+            let location = index
+                .find(BlobType::Data, &id)
+                .ok_or_else(|| Error::MissingChunk {
+                    location: self.backend.location().to_owned(),
+                    path: file.path.clone(),
+                    offset,
+                    chunk: id,
+                })?;
+            let chunk = StoredChunk {
+                offset,
+                length_bytes: location.raw_bytes(),
+                id,
+            };
+            offset = chunk.end();
+            chunks.push(chunk);
+        }
+        if offset == file.node.meta.size {
+            return Ok(chunks);
+        }
+        let reason = format!(
+            "its chunks are {offset} bytes and not {}",
+            file.node.meta.size
+        );
+        Err(self.backend.damaged(format!("file {}", file.path), reason))
+    }
+
+    /// A snapshot object, or an error of its own when there is none.
+    pub(crate) fn require_snapshot(&self, id: &SnapshotId) -> Result<SnapshotFile> {
+        let known = self
+            .backend
+            .list::<SnapshotId>(rustic_core::FileType::Snapshot)?;
+        if known.contains_key(id) {
+            return self.snapshot_file(id);
+        }
+        Err(Error::NoSnapshot {
+            location: self.backend.location().to_owned(),
+            snapshot: *id,
+        })
+    }
+}
+
+fn child_path(
+    folder: Option<&TreePath>,
+    node: &Node,
+) -> std::result::Result<TreePath, crate::store::InvalidTreePath> {
+    let name = node.name();
+    let name = name.to_string_lossy();
+    if name.contains('/') {
+        return Err(crate::store::InvalidTreePath {
+            path: name.into_owned(),
+        });
+    }
+    match folder {
+        Some(folder) => TreePath::new(format!("{folder}/{name}")),
+        None => TreePath::new(name),
+    }
+}
