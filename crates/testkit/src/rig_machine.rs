@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::contents::random_bytes;
-use crate::image::{BLOCK_BYTES, Block, Image};
+use crate::image;
 use crate::rig::Rig;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -239,14 +239,10 @@ impl<'rig> RigMachine<'rig> {
         self.attachments().into_iter().map(hash).collect()
     }
 
-    /// Writes random contents into the attached VDI, as the guest would, without running it.
-    pub fn write_vdi(&self, controller: &str, port: usize, block: u32, seed: u64) {
-        let mut image = Image::open(&self.attached_path(controller, port));
-        image.set_block(
-            block,
-            &Block::Data(random_bytes(seed, BLOCK_BYTES as usize)),
-        );
-        image.save();
+    /// Writes a block of random contents into the attached VDI, as the guest would, without running it.
+    pub fn write_vdi(&self, controller: &str, port: usize, block: u64, seed: u64) {
+        let path = self.attached_path(controller, port);
+        image::write(&[path], block << 20, &random_bytes(seed, 1 << 20));
     }
 
     /// Takes a VirtualBox snapshot.

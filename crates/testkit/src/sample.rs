@@ -2,23 +2,24 @@
 //!
 //! They have the shape that VirtualBox gives its machines, so that `registervm` accepts them, and can be changed in the ways
 //! that matter to snapshots: guest writes, VirtualBox snapshots taken, restored and deleted, growth and compaction, a saved
-//! state. The sample machine knows its guests' bytes without help from the code under test.
+//! state.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
+use vrs_vdisk::VdiVariant;
 
 use crate::contents::random_bytes;
-use crate::image::{BLOCK_BYTES, Block, Image, ImageKind};
+use crate::image;
 use crate::machine::{Machine, Medium, Snapshot, State, folder_name, location};
-use crate::{raw, settings};
+use crate::settings;
 
 /// A disk that a sample machine is to have.
 #[derive(Debug, Clone)]
 pub struct SampleDisk {
     capacity_bytes: u64,
-    kind: ImageKind,
+    variant: VdiVariant,
     path: Option<PathBuf>,
     contents: Option<PathBuf>,
 }
@@ -29,7 +30,7 @@ impl SampleDisk {
     pub fn dynamic(capacity_bytes: u64) -> Self {
         Self {
             capacity_bytes,
-            kind: ImageKind::Dynamic,
+            variant: VdiVariant::Dynamic,
             path: None,
             contents: None,
         }
@@ -39,7 +40,7 @@ impl SampleDisk {
     #[must_use]
     pub fn fixed(capacity_bytes: u64) -> Self {
         Self {
-            kind: ImageKind::Fixed,
+            variant: VdiVariant::Fixed,
             ..Self::dynamic(capacity_bytes)
         }
     }
@@ -197,38 +198,12 @@ impl SampleMachine {
 
     /// What the guest sees of disk `disk`.
     pub fn guest_bytes(&self, disk: usize) -> Vec<u8> {
-        let mut images: Vec<_> = self
-            .chain(disk)
-            .iter()
-            .map(|path| Image::open(path))
-            .collect();
-        let capacity = images[0].capacity_bytes() as usize;
-        let mut bytes: Vec<u8> = (0..images[0].blocks())
-            .flat_map(|index| guest_block(&mut images, index))
-            .collect();
-        bytes.truncate(capacity);
-        bytes
+        image::guest_bytes(&self.chain(disk))
     }
 
     /// The guest writes `bytes`.
     pub fn write(&mut self, disk: usize, offset_bytes: u64, bytes: &[u8]) {
-        let mut images: Vec<_> = self
-            .chain(disk)
-            .iter()
-            .map(|path| Image::open(path))
-            .collect();
-        let end = offset_bytes + bytes.len() as u64;
-        for index in offset_bytes / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES) {
-            let mut block = guest_block(&mut images, index as u32);
-            let start = index * BLOCK_BYTES;
-            let from = offset_bytes.max(start);
-            let to = end.min(start + BLOCK_BYTES);
-            block[(from - start) as usize..(to - start) as usize].copy_from_slice(
-                &bytes[(from - offset_bytes) as usize..(to - offset_bytes) as usize],
-            );
-            images[0].set_block(index as u32, &Block::Data(block));
-        }
-        images[0].save();
+        image::write(&self.chain(disk), offset_bytes, bytes);
     }
 
     /// The guest writes incompressible contents.
@@ -238,12 +213,12 @@ impl SampleMachine {
 
     /// Enlarges a disk as `modifymedium --resize` does.
     pub fn grow(&mut self, disk: usize, capacity_bytes: u64) {
-        Image::open(&self.machine.path(self.attached(disk))).grow(capacity_bytes);
+        image::grow(&self.machine.path(self.attached(disk)), capacity_bytes);
     }
 
     /// Drops the zero blocks of a disk's image and moves others into the gaps, as `modifymedium --compact` does.
     pub fn compact(&mut self, disk: usize) {
-        Image::open(&self.machine.path(self.attached(disk))).compact();
+        image::compact(&self.machine.path(self.attached(disk)));
     }
 
     /// Changes a setting that concerns neither disks nor VirtualBox snapshots: the first network adapter's address.
@@ -342,7 +317,7 @@ impl SampleMachine {
         let path = self.machine.folder.join(path);
         fs::create_dir_all(path.parent().expect("the disk's folder")).expect("the disk's folder");
         let id = Uuid::new_v4();
-        Image::create(&path, disk.kind, disk.capacity_bytes, id);
+        image::create(&path, disk.variant, disk.capacity_bytes, id);
         self.machine.media.push(Medium {
             id,
             parent: None,
@@ -350,7 +325,7 @@ impl SampleMachine {
         });
         self.machine.state.attachments.push(id);
         if let Some(raw) = &disk.contents {
-            raw::import(&path, raw);
+            image::write_raw(&[path], raw);
         }
     }
 
@@ -392,8 +367,11 @@ impl SampleMachine {
     fn add_child(&mut self, parent: Uuid) -> Uuid {
         let id = Uuid::new_v4();
         let location = format!("Snapshots/{{{id}}}.vdi");
-        let below = Image::open(&self.machine.path(parent));
-        Image::create_child(&self.machine.resolve(&location), &below, id);
+        image::create_child(
+            &self.machine.resolve(&location),
+            &self.machine.path(parent),
+            id,
+        );
         self.machine.media.push(Medium {
             id,
             parent: Some(parent),
@@ -425,20 +403,16 @@ impl SampleMachine {
                 children.len()
             )
         };
-        let (mut lower, mut upper) = (
-            Image::open(&self.machine.path(id)),
-            Image::open(&self.machine.path(child)),
-        );
-        for index in 0..upper.blocks() {
-            let block = upper.block(index);
-            lower.set_block(index, &block);
-        }
-        lower.save();
-        self.machine
+        image::merge(&self.machine.path(child), &self.machine.path(id));
+        for grandchild in self
+            .machine
             .media
             .iter_mut()
             .filter(|medium| medium.parent == Some(child))
-            .for_each(|medium| medium.parent = Some(id));
+        {
+            grandchild.parent = Some(id);
+            image::set_parent(&self.machine.folder.join(&grandchild.location), id);
+        }
         for attachment in self
             .machine
             .states_mut()
@@ -460,14 +434,8 @@ impl SampleMachine {
     }
 }
 
-/// What the guest sees of a block: the topmost image that says something about it decides.
-fn guest_block(images: &mut [Image], index: u32) -> Vec<u8> {
-    for image in images.iter_mut().filter(|image| index < image.blocks()) {
-        match image.block(index) {
-            Block::Free => {}
-            Block::Zero => break,
-            Block::Data(data) => return data,
-        }
-    }
-    vec![0; BLOCK_BYTES as usize]
+/// Lets the guest of a machine without VirtualBox snapshots change the disk in `image` until it equals the raw image, which
+/// has its size.
+pub fn write_raw_to_image(image: &Path, raw: &Path) {
+    image::write_raw(&[image.to_owned()], raw);
 }

@@ -106,7 +106,7 @@ fn virtualbox_snapshots_branch_restore_and_merge() {
 fn a_disk_may_lie_elsewhere_and_come_from_a_raw_image() {
     let folder = tempfile::tempdir().unwrap();
     let raw = folder.path().join("raw");
-    fs::write(&raw, random_bytes(3, 2_500_000)).unwrap();
+    fs::write(&raw, random_bytes(3, 2_560_000)).unwrap();
     let outside = folder.path().join("elsewhere/o.vdi");
     let machine = SampleMachine::builder(folder.path(), "-quo\"te\n")
         .disk(SampleDisk::from_raw(&raw).at(&outside))

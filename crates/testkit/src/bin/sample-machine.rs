@@ -2,14 +2,13 @@
 //!
 //! - `sample-machine create FOLDER NAME RAW` makes a machine whose disk holds the raw image's bytes, prints its settings file
 //! - `sample-machine write IMAGE RAW` lets the guest change its disk until it equals the raw image
-//! - `sample-machine read IMAGE RAW` writes what the guest sees to a new raw image
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::indexing_slicing)]
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use vrs_testkit::{SampleDisk, SampleMachine, raw};
+use vrs_testkit::{SampleDisk, SampleMachine, write_raw_to_image};
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -19,12 +18,9 @@ fn main() -> ExitCode {
         .collect();
     match words[..] {
         ["create", folder, name, raw] => create(Path::new(folder), name, Path::new(raw)),
-        ["write", image, raw] => raw::import(Path::new(image), Path::new(raw)),
-        ["read", image, raw] => raw::export(Path::new(image), Path::new(raw)),
+        ["write", image, raw] => write_raw_to_image(Path::new(image), Path::new(raw)),
         _ => {
-            eprintln!(
-                "usage: sample-machine create FOLDER NAME RAW | write IMAGE RAW | read IMAGE RAW"
-            );
+            eprintln!("usage: sample-machine create FOLDER NAME RAW | write IMAGE RAW");
             return ExitCode::from(2);
         }
     }
