@@ -8,8 +8,8 @@ use rustic_core::repofile::{ConfigFile, KeyFile};
 use rustic_core::{FileType, Id};
 use secrecy::zeroize::Zeroizing;
 
-use crate::backend::Backend;
-use crate::crypto::MasterKey;
+use crate::backend::{Backend, name};
+use crate::crypto::{MasterKey, hash};
 use crate::error::{Error, Result};
 use crate::object::Vault;
 use crate::password::Password;
@@ -53,9 +53,13 @@ fn try_key(backend: &Backend, id: &Id, password: &Password) -> Result<Option<Ope
 
 /// Reads a key file and makes sure that using it is possible and not too costly.
 pub(crate) fn read_key_file(backend: &Backend, id: &Id) -> Result<KeyFile> {
-    let object = || crate::backend::name(FileType::Key, id);
-    let file: KeyFile = serde_json::from_slice(&backend.read(FileType::Key, *id)?)
-        .map_err(|error| backend.damaged(object(), error))?;
+    let damaged = |reason: String| backend.damaged(name(FileType::Key, id), reason);
+    let content = backend.read(FileType::Key, *id)?;
+    if Id::new(hash(&content)) != *id {
+        return Err(damaged("its content does not match its name".to_owned()));
+    }
+    let file: KeyFile =
+        serde_json::from_slice(&content).map_err(|error| damaged(error.to_string()))?;
     let bytes = u64::from(file.n)
         .saturating_mul(u64::from(file.r))
         .saturating_mul(128);
@@ -68,7 +72,7 @@ pub(crate) fn read_key_file(backend: &Backend, id: &Id) -> Result<KeyFile> {
     if sound {
         Ok(file)
     } else {
-        Err(backend.damaged(object(), "its scrypt parameters are out of range"))
+        Err(damaged("its scrypt parameters are out of range".to_owned()))
     }
 }
 
