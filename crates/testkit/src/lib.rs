@@ -15,6 +15,7 @@
 
 mod contents;
 mod every_step;
+mod fake;
 mod fault;
 mod image;
 mod machine;
@@ -27,6 +28,7 @@ mod tiny_disk;
 
 pub use contents::{random_bytes, sha256};
 pub use every_step::{CrashPoint, run_at_every_step};
+pub use fake::{FakeVBoxManage, Fault, FaultKind, fake_vboxmanage};
 pub use fault::{FaultProgress, StepLog};
 pub use rig::Rig;
 pub use rig_kinds::{RIG_MACHINE_KINDS, RigMachineKind};

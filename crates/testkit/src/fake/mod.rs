@@ -1,0 +1,145 @@
+//! A fake `VBoxManage` that stands beside the real one: it keeps a registry of machines, read from real
+//! settings files, and answers in the real one's words, as recorded from version 7.2.22.
+//!
+//! It can be made to fail in ways that the real one fails only now and then: see [`Fault`]. It knows
+//! the calls that vrs makes and VDI images; it runs no machine. A test on the rig gives both the same
+//! calls and compares what they say.
+
+mod answer;
+mod fault;
+mod machine;
+mod media;
+mod program;
+mod registry;
+mod settings;
+mod virtual_machine;
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+use uuid::Uuid;
+
+pub use fault::{Fault, FaultKind};
+pub use program::run as fake_vboxmanage;
+use registry::Registry;
+
+/// A fake VirtualBox of one test.
+#[derive(Debug)]
+pub struct FakeVBoxManage {
+    home: TempDir,
+}
+
+impl Default for FakeVBoxManage {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FakeVBoxManage {
+    /// A VirtualBox without machines.
+    #[must_use]
+    pub fn new() -> Self {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        link(&built_program(), &home.path().join("VBoxManage"));
+        Self { home }
+    }
+
+    /// What to hand to the tested code as `VBoxManage`.
+    pub fn program(&self) -> PathBuf {
+        self.home.path().join("VBoxManage")
+    }
+
+    /// Calls it, whatever comes of it.
+    pub fn output<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
+        Command::new(self.program())
+            .args(arguments)
+            .output()
+            .expect("the fake starts")
+    }
+
+    /// Calls it and returns what it prints.
+    ///
+    /// # Panics
+    /// When the call fails.
+    pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> String {
+        let output = self.output(arguments);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).expect("Unicode")
+    }
+
+    /// Registers a machine.
+    pub fn register(&self, settings: &Path) {
+        self.run([OsStr::new("registervm"), settings.as_os_str()]);
+    }
+
+    /// Puts a machine into a state, by the name that `VMState` has for it.
+    pub fn set_state(&self, machine: Uuid, state: &str) {
+        Registry::change(self.home.path(), |registry| {
+            registry
+                .by_id_mut(machine)
+                .expect("a registered machine")
+                .set_state(state);
+        });
+    }
+
+    /// Makes later calls go wrong.
+    pub fn inject(&self, fault: &Fault) {
+        fault::inject(self.home.path(), fault);
+    }
+
+    /// The calls so far, each as its arguments joined by blanks.
+    pub fn calls(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.home.path().join(program::CALLS)).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
+    }
+}
+
+/// A copy would do, too, but a file that was just written cannot always be executed while other
+/// threads start processes.
+#[cfg(unix)]
+fn link(program: &Path, link: &Path) {
+    std::os::unix::fs::symlink(program, link).expect("a link to the fake");
+}
+
+#[cfg(not(unix))]
+fn link(program: &Path, copy: &Path) {
+    fs::copy(program, copy).expect("a copy of the fake");
+}
+
+/// The program beside the test's own, built on demand: `cargo test -p` of another crate does not.
+fn built_program() -> PathBuf {
+    let test = env::current_exe().expect("the test binary");
+    let folder = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
+    let program = folder.join("fake-vboxmanage");
+    if !program.exists() {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args([
+            "build",
+            "--quiet",
+            "-p",
+            "vrs-testkit",
+            "--bin",
+            "fake-vboxmanage",
+            "--target-dir",
+        ]);
+        cargo
+            .arg(folder.parent().expect("the target folder"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
+        if folder.ends_with("release") {
+            cargo.arg("--release");
+        }
+        assert!(
+            cargo.status().expect("cargo starts").success(),
+            "the fake VBoxManage does not build"
+        );
+    }
+    program
+}
