@@ -1,4 +1,5 @@
-//! Contents for files and disks that look like nothing else, the same for the same seed on every run.
+//! Contents for files and disks that look like nothing else, the same for the same seed on every
+//! run.
 
 /// `length_bytes` of pseudo-random, incompressible contents.
 #[must_use]

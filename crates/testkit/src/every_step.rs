@@ -1,7 +1,8 @@
 //! Crashes an operation at each of its steps in turn and lets the test look at what is left.
 //!
-//! A crash is real: the operation runs in a child process (the test binary itself, started again for this one test) that
-//! aborts. Not covered: what a power cut does to data that was written but not yet synced.
+//! A crash is real: the operation runs in a child process (the test binary itself, started again
+//! for this one test) that aborts. Not covered: what a power cut does to data that was written but
+//! not yet synced.
 
 use std::env;
 use std::path::Path;
@@ -25,11 +26,13 @@ pub struct CrashPoint {
     pub step: String,
 }
 
-/// Runs `operate` until it completes, crashing it at its first step, then in a new scene at its second, and so on.
+/// Runs `operate` until it completes, crashing it at its first step, then in a new scene at its
+/// second, and so on.
 ///
-/// `test` is the full path of the calling test function inside its binary, as `cargo test -- --list` shows it. For every
-/// run, `prepare` fills an empty folder, `operate` works in it in a child process, and `verify` looks at it after the crash.
-/// The calling test must do nothing else of note: the child executes it from the start up to this call.
+/// `test` is the full path of the calling test function inside its binary, as `cargo test --
+/// --list` shows it. For every run, `prepare` fills an empty folder, `operate` works in it in a
+/// child process, and `verify` looks at it after the crash. The calling test must do nothing else
+/// of note: the child executes it from the start up to this call.
 ///
 /// Returns the steps at which the operation was crashed.
 ///

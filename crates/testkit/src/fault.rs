@@ -1,7 +1,8 @@
-//! Progress receivers that break an operation at one of its steps, or write down which steps it takes.
+//! Progress receivers that break an operation at one of its steps, or write down which steps it
+//! takes.
 //!
-//! A step is what an operation announces through [`Progress::step`] right before it changes something outside the process;
-//! breaking it at every step is breaking it everywhere that matters.
+//! A step is what an operation announces through [`Progress::step`] right before it changes
+//! something outside the process; breaking it at every step is breaking it everywhere that matters.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -25,8 +26,8 @@ pub struct FaultProgress {
 }
 
 impl FaultProgress {
-    /// Ends the whole process with `SIGABRT` at the step, before the step has any effect: no destructor runs and no buffer is
-    /// flushed, as with a crash.
+    /// Ends the whole process with `SIGABRT` at the step, before the step has any effect: no
+    /// destructor runs and no buffer is flushed, as with a crash.
     #[must_use]
     pub fn abort_at(step: usize) -> Self {
         Self::new(Fault::Abort, step)
@@ -75,7 +76,8 @@ impl Progress for FaultProgress {
     }
 }
 
-/// Precedes the name of the step on standard error, so that whoever started the process can tell where it ended.
+/// Precedes the name of the step on standard error, so that whoever started the process can tell
+/// where it ended.
 pub(crate) const CRASH_MARK: &str = "testkit: aborted before step ";
 
 /// Writes down everything that it is told.

@@ -1,5 +1,5 @@
-//! The images of sample machines: made and written by `vrs-vdisk`, and changed in the ways that only
-//! VirtualBox changes them, merging, growth and compaction.
+//! The images of sample machines: made and written by `vrs-vdisk`, and changed in the ways that
+//! only VirtualBox changes them, merging, growth and compaction.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};

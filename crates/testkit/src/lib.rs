@@ -1,4 +1,5 @@
-//! What the tests of all crates share: sample machines, a fake `VBoxManage`, helpers for the real one, and faults.
+//! What the tests of all crates share: sample machines, a fake `VBoxManage`, helpers for the real
+//! one, and faults.
 //!
 //! For tests only. Helpers panic, with the reason, when a test's own preparation fails.
 #![allow(
@@ -23,6 +24,7 @@ mod rig;
 mod rig_kinds;
 mod rig_machine;
 mod sample;
+mod sample_builder;
 mod settings;
 mod tiny_disk;
 
@@ -33,5 +35,6 @@ pub use fault::{FaultProgress, StepLog};
 pub use rig::Rig;
 pub use rig_kinds::{RIG_MACHINE_KINDS, RigMachineKind};
 pub use rig_machine::RigMachine;
-pub use sample::{SampleDisk, SampleMachine, SampleMachineBuilder, write_raw_to_image};
+pub use sample::{SampleMachine, write_raw_to_image};
+pub use sample_builder::{SampleDisk, SampleMachineBuilder};
 pub use tiny_disk::TinyDisk;

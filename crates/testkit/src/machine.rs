@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-/// A machine with its media and VirtualBox snapshots. Paths are written as in the settings file: relative to the machine's
-/// folder, or absolute.
+/// A machine with its media and VirtualBox snapshots. Paths are written as in the settings file:
+/// relative to the machine's folder, or absolute.
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
     pub(crate) id: Uuid,

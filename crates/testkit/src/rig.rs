@@ -1,7 +1,7 @@
 //! The real VirtualBox for one test: a registry, a daemon and a folder of its own.
 //!
-//! Tests that use it run under `rig/run`, which names `VBoxManage` and the folder in the environment. They are marked
-//! `#[ignore = "needs the VirtualBox rig; scripts/test runs it"]`.
+//! Tests that use it run under `rig/run`, which names `VBoxManage` and the folder in the
+//! environment. They are marked `#[ignore = "needs the VirtualBox rig; scripts/test runs it"]`.
 
 use std::env;
 use std::ffi::OsStr;
@@ -13,7 +13,8 @@ use tempfile::TempDir;
 
 use crate::contents::sha256;
 
-/// A registry with its running daemon. Dropping it ends the daemon and every machine, and removes the folder.
+/// A registry with its running daemon. Dropping it ends the daemon and every machine, and removes
+/// the folder.
 #[derive(Debug)]
 pub struct Rig {
     vboxmanage: PathBuf,
@@ -101,7 +102,8 @@ impl Rig {
         String::from_utf8(output.stdout).expect("VBoxManage prints Unicode")
     }
 
-    /// The bytes that a guest sees of a disk (a path or UUID), by VirtualBox's own reading of the whole chain.
+    /// The bytes that a guest sees of a disk (a path or UUID), by VirtualBox's own reading of the
+    /// whole chain.
     pub fn guest_bytes(&self, medium: impl AsRef<OsStr>) -> Vec<u8> {
         let raw = self.folder().join("flattened.raw");
         self.run([

@@ -99,7 +99,8 @@ fn efi(rig: &Rig) -> RigMachine<'_> {
     machine.call("modifynvram", &["inituefivarstore"]);
     machine.take_virtualbox_snapshot("with nvram");
     machine.call("modifynvram", &["enrollmssignatures"]);
-    // The sample guest is no EFI program; the nvram file is there without EFI running, and BIOS ignores it.
+    // The sample guest is no EFI program; the nvram file is there without EFI running, and BIOS
+    // ignores it.
     machine
 }
 

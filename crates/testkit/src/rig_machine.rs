@@ -131,8 +131,9 @@ impl<'rig> RigMachine<'rig> {
         self.call("storagectl", &["--name", name, "--add", bus]);
     }
 
-    /// Makes an image in `format` (VDI, VMDK, VHD) with random contents that begin with the sample guest's boot sector.
-    /// `file` is relative to the machine's folder, or absolute. Returns the image's path.
+    /// Makes an image in `format` (VDI, VMDK, VHD) with random contents that begin with the sample
+    /// guest's boot sector. `file` is relative to the machine's folder, or absolute. Returns the
+    /// image's path.
     pub fn create_disk(
         &self,
         file: impl AsRef<Path>,
@@ -164,8 +165,9 @@ impl<'rig> RigMachine<'rig> {
         fs::read(rig.join("boot.bin")).expect("the sample guest of rig/setup")
     }
 
-    /// Attaches an image with a type: immutable, writethrough, shareable, multiattach or readonly. VirtualBox sets some types
-    /// only on media that a machine's registry holds, and none while they are attached.
+    /// Attaches an image with a type: immutable, writethrough, shareable, multiattach or readonly.
+    /// VirtualBox sets some types only on media that a machine's registry holds, and none while
+    /// they are attached.
     pub fn attach_as(&self, kind: &str, controller: &str, port: usize, medium: &Path) {
         self.attach(controller, port, medium);
         self.attach(controller, port, Path::new("none"));
@@ -239,7 +241,8 @@ impl<'rig> RigMachine<'rig> {
         self.attachments().into_iter().map(hash).collect()
     }
 
-    /// Writes a block of random contents into the attached VDI, as the guest would, without running it.
+    /// Writes a block of random contents into the attached VDI, as the guest would, without running
+    /// it.
     pub fn write_vdi(&self, controller: &str, port: usize, block: u64, seed: u64) {
         let path = self.attached_path(controller, port);
         image::write(&[path], block << 20, &random_bytes(seed, 1 << 20));
@@ -312,7 +315,8 @@ impl<'rig> RigMachine<'rig> {
     /// Runs the guest and leaves the machine with a saved state.
     pub fn save_state(&self) {
         self.start_guest();
-        // VBoxManage may report a failure here although the state is saved, hence the look at the state itself.
+        // VBoxManage may report a failure here although the state is saved, hence the look at the
+        // state itself.
         self.rig
             .output(["controlvm", &self.id.to_string(), "savestate"]);
         self.wait_until("saved", || {
@@ -325,7 +329,8 @@ impl<'rig> RigMachine<'rig> {
         self.info("VMState").expect("a state")
     }
 
-    /// One value of `showvminfo --machinereadable`, without quotes; quoted keys are to be given with theirs.
+    /// One value of `showvminfo --machinereadable`, without quotes; quoted keys are to be given
+    /// with theirs.
     pub fn info(&self, key: &str) -> Option<String> {
         value_of(self.rig, self.id, key)
     }
@@ -335,7 +340,8 @@ impl<'rig> RigMachine<'rig> {
         show(self.rig, self.id)
     }
 
-    /// `snapshot list --machinereadable`; a machine without any gets VirtualBox's sentence about that.
+    /// `snapshot list --machinereadable`; a machine without any gets VirtualBox's sentence about
+    /// that.
     pub fn virtualbox_snapshots(&self) -> String {
         let output = self.rig.output([
             "snapshot",

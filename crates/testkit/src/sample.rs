@@ -1,127 +1,20 @@
-//! Sample machines: a folder with a settings file and real VDI images, made and changed without VirtualBox.
+//! Sample machines: a folder with a settings file and real VDI images, made and changed without
+//! VirtualBox.
 //!
-//! They have the shape that VirtualBox gives its machines, so that `registervm` accepts them, and can be changed in the ways
-//! that matter to snapshots: guest writes, VirtualBox snapshots taken, restored and deleted, growth and compaction, a saved
-//! state.
+//! They have the shape that VirtualBox gives its machines, so that `registervm` accepts them, and
+//! can be changed in the ways that matter to snapshots: guest writes, VirtualBox snapshots taken,
+//! restored and deleted, growth and compaction, a saved state.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
-use vrs_vdisk::VdiVariant;
 
 use crate::contents::random_bytes;
 use crate::image;
-use crate::machine::{Machine, Medium, Snapshot, State, folder_name, location};
+use crate::machine::{Machine, Medium, Snapshot};
+use crate::sample_builder::SampleMachineBuilder;
 use crate::settings;
-
-/// A disk that a sample machine is to have.
-#[derive(Debug, Clone)]
-pub struct SampleDisk {
-    capacity_bytes: u64,
-    variant: VdiVariant,
-    path: Option<PathBuf>,
-    contents: Option<PathBuf>,
-}
-
-impl SampleDisk {
-    /// An empty disk whose image grows.
-    #[must_use]
-    pub fn dynamic(capacity_bytes: u64) -> Self {
-        Self {
-            capacity_bytes,
-            variant: VdiVariant::Dynamic,
-            path: None,
-            contents: None,
-        }
-    }
-
-    /// An empty disk whose image has its full size from the start.
-    #[must_use]
-    pub fn fixed(capacity_bytes: u64) -> Self {
-        Self {
-            variant: VdiVariant::Fixed,
-            ..Self::dynamic(capacity_bytes)
-        }
-    }
-
-    /// A disk with the bytes of a raw image.
-    #[must_use]
-    pub fn from_raw(raw: &Path) -> Self {
-        let capacity_bytes = fs::metadata(raw).expect("a raw image").len();
-        Self {
-            contents: Some(raw.to_owned()),
-            ..Self::dynamic(capacity_bytes)
-        }
-    }
-
-    /// Puts the image at `path`, relative to the machine's folder or anywhere else.
-    #[must_use]
-    pub fn at(self, path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: Some(path.into()),
-            ..self
-        }
-    }
-}
-
-/// Describes a sample machine that is to be made.
-#[derive(Debug, Clone)]
-pub struct SampleMachineBuilder {
-    parent_folder: PathBuf,
-    name: String,
-    disks: Vec<SampleDisk>,
-    nvram_bytes: Option<usize>,
-}
-
-impl SampleMachineBuilder {
-    /// Adds a disk; the first has the number 0.
-    #[must_use]
-    pub fn disk(mut self, disk: SampleDisk) -> Self {
-        self.disks.push(disk);
-        self
-    }
-
-    /// Gives the machine EFI firmware and an nvram file.
-    #[must_use]
-    pub fn nvram(mut self, length_bytes: usize) -> Self {
-        self.nvram_bytes = Some(length_bytes);
-        self
-    }
-
-    /// Makes the machine.
-    #[must_use]
-    pub fn build(self) -> SampleMachine {
-        let folder = self.parent_folder.join(folder_name(&self.name));
-        fs::create_dir_all(&folder).expect("the machine's folder");
-        let mut sample = SampleMachine {
-            machine: empty_machine(folder, self.name),
-        };
-        self.disks.iter().for_each(|disk| sample.add_disk(disk));
-        if let Some(length_bytes) = self.nvram_bytes {
-            sample.add_nvram(length_bytes);
-        }
-        sample.save();
-        sample
-    }
-}
-
-fn empty_machine(folder: PathBuf, name: String) -> Machine {
-    let id = Uuid::new_v4();
-    let mac = id.as_bytes()[..3]
-        .iter()
-        .fold("080027".to_owned(), |mac, byte| format!("{mac}{byte:02X}"));
-    Machine {
-        id,
-        name,
-        mac,
-        folder,
-        media: Vec::new(),
-        snapshots: Vec::new(),
-        current_snapshot: None,
-        state: State::default(),
-    }
-}
 
 /// A machine on disk. Nothing is removed when it is dropped; it lives in a folder of the test.
 #[derive(Debug, Clone)]
@@ -133,12 +26,13 @@ impl SampleMachine {
     /// Starts the description of a machine whose folder will be in `parent_folder`.
     #[must_use]
     pub fn builder(parent_folder: &Path, name: &str) -> SampleMachineBuilder {
-        SampleMachineBuilder {
-            parent_folder: parent_folder.to_owned(),
-            name: name.to_owned(),
-            disks: Vec::new(),
-            nvram_bytes: None,
-        }
+        SampleMachineBuilder::new(parent_folder, name)
+    }
+
+    pub(crate) fn new(machine: Machine) -> Self {
+        let sample = Self { machine };
+        sample.save();
+        sample
     }
 
     /// The machine's UUID.
@@ -216,12 +110,14 @@ impl SampleMachine {
         image::grow(&self.machine.path(self.attached(disk)), capacity_bytes);
     }
 
-    /// Drops the zero blocks of a disk's image and moves others into the gaps, as `modifymedium --compact` does.
+    /// Drops the zero blocks of a disk's image and moves others into the gaps, as `modifymedium
+    /// --compact` does.
     pub fn compact(&mut self, disk: usize) {
         image::compact(&self.machine.path(self.attached(disk)));
     }
 
-    /// Changes a setting that concerns neither disks nor VirtualBox snapshots: the first network adapter's address.
+    /// Changes a setting that concerns neither disks nor VirtualBox snapshots: the first network
+    /// adapter's address.
     pub fn set_mac_address(&mut self, mac: &str) {
         mac.clone_into(&mut self.machine.mac);
         self.save();
@@ -236,7 +132,8 @@ impl SampleMachine {
         self.save();
     }
 
-    /// Takes the saved state away, if there is one; its file stays as long as a VirtualBox snapshot has it too.
+    /// Takes the saved state away, if there is one; its file stays as long as a VirtualBox snapshot
+    /// has it too.
     pub fn discard_state(&mut self) {
         let Some(file) = self.machine.state.saved.take() else {
             return;
@@ -286,7 +183,8 @@ impl SampleMachine {
         self.save();
     }
 
-    /// Deletes a VirtualBox snapshot that has at most one child, merging each of its images with the one on top.
+    /// Deletes a VirtualBox snapshot that has at most one child, merging each of its images with
+    /// the one on top.
     pub fn delete_virtualbox_snapshot(&mut self, id: Uuid) {
         let node = self.machine.snapshot(id).clone();
         for medium in &node.state.attachments {
@@ -306,37 +204,6 @@ impl SampleMachine {
             self.machine.current_snapshot = node.parent;
         }
         self.save();
-    }
-
-    fn add_disk(&mut self, disk: &SampleDisk) {
-        let number = self.machine.state.attachments.len();
-        let path = disk
-            .path
-            .clone()
-            .unwrap_or_else(|| format!("disk{number}.vdi").into());
-        let path = self.machine.folder.join(path);
-        fs::create_dir_all(path.parent().expect("the disk's folder")).expect("the disk's folder");
-        let id = Uuid::new_v4();
-        image::create(&path, disk.variant, disk.capacity_bytes, id);
-        self.machine.media.push(Medium {
-            id,
-            parent: None,
-            location: location(&self.machine.folder, &path),
-        });
-        self.machine.state.attachments.push(id);
-        if let Some(raw) = &disk.contents {
-            image::write_raw(&[path], raw);
-        }
-    }
-
-    fn add_nvram(&mut self, length_bytes: usize) {
-        let file = location(
-            &self.machine.folder,
-            &self.settings_path().with_extension("nvram"),
-        );
-        fs::write(self.machine.resolve(&file), random_bytes(1, length_bytes))
-            .expect("room for the nvram file");
-        self.machine.state.nvram = Some(file);
     }
 
     fn copy_nvram(&self, file: &str) -> String {
@@ -434,8 +301,8 @@ impl SampleMachine {
     }
 }
 
-/// Lets the guest of a machine without VirtualBox snapshots change the disk in `image` until it equals the raw image, which
-/// has its size.
+/// Lets the guest of a machine without VirtualBox snapshots change the disk in `image` until it
+/// equals the raw image, which has its size.
 pub fn write_raw_to_image(image: &Path, raw: &Path) {
     image::write_raw(&[image.to_owned()], raw);
 }

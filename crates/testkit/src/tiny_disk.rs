@@ -1,7 +1,7 @@
 //! A file system that is full soon, for tests of full disks.
 //!
-//! It is a tmpfs, which only root may mount (or root of a name space, as under `rig/run`): tests that use it are ignored by
-//! default together with those on the real VirtualBox.
+//! It is a tmpfs, which only root may mount (or root of a name space, as under `rig/run`): tests
+//! that use it are ignored by default together with those on the real VirtualBox.
 
 use std::path::Path;
 use std::process::Command;
@@ -44,7 +44,8 @@ impl TinyDisk {
 
 impl Drop for TinyDisk {
     fn drop(&mut self) {
-        // Lazily, because a failed test may still hold files open; the folder underneath is empty in any case.
+        // Lazily, because a failed test may still hold files open; the folder underneath is empty
+        // in any case.
         let _ = Command::new("umount")
             .arg("--lazy")
             .arg(self.folder.path())

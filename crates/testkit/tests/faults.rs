@@ -1,4 +1,5 @@
-//! The fault helpers break operations where they say, and notice an operation that breaks by itself.
+//! The fault helpers break operations where they say, and notice an operation that breaks by
+//! itself.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,5 @@
-//! On the real VirtualBox: sample machines are accepted as its own, and machines of every kind can be made.
+//! On the real VirtualBox: sample machines are accepted as its own, and machines of every kind can
+//! be made.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,5 @@
-//! Sample machines are what they claim to be: their images are read by qemu-img, their guests' bytes follow a simple model.
+//! Sample machines are what they claim to be: their images are read by qemu-img, their guests'
+//! bytes follow a simple model.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,5 @@
-//! The fake `VBoxManage` as a program. Its state is in the folder `FAKE_VBOX_HOME`, or, without that,
-//! in the folder of the link through which it was called.
+//! The fake `VBoxManage` as a program. Its state is in the folder `FAKE_VBOX_HOME`, or, without
+//! that, in the folder of the link through which it was called.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::expect_used)]
 
 use std::env;

@@ -1,6 +1,7 @@
 //! Makes a machine for the demonstration and plays its guest, without VirtualBox:
 //!
-//! - `sample-machine create FOLDER NAME RAW` makes a machine whose disk holds the raw image's bytes, prints its settings file
+//! - `sample-machine create FOLDER NAME RAW` makes a machine whose disk holds the raw image's
+//!   bytes, prints its settings file
 //! - `sample-machine write IMAGE RAW` lets the guest change its disk until it equals the raw image
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::indexing_slicing)]
 

@@ -1,5 +1,5 @@
-//! What the fake keeps of a registered machine: its settings as they were when it was registered, as
-//! VirtualBox does, and its state.
+//! What the fake keeps of a registered machine: its settings as they were when it was registered,
+//! as VirtualBox does, and its state.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! Media: `list hdds`, `showmediuminfo`, `closemedium` and the image commands of `internalcommands`.
+//! Media: `list hdds`, `showmediuminfo`, `closemedium` and the image commands of
+//! `internalcommands`.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,9 +1,9 @@
-//! A fake `VBoxManage` that stands beside the real one: it keeps a registry of machines, read from real
-//! settings files, and answers in the real one's words, as recorded from version 7.2.22.
+//! A fake `VBoxManage` that stands beside the real one: it keeps a registry of machines, read from
+//! real settings files, and answers in the real one's words, as recorded from version 7.2.22.
 //!
-//! It can be made to fail in ways that the real one fails only now and then: see [`Fault`]. It knows
-//! the calls that vrs makes and VDI images; it runs no machine. A test on the rig gives both the same
-//! calls and compares what they say.
+//! It can be made to fail in ways that the real one fails only now and then: see [`Fault`]. It
+//! knows the calls that vrs makes and VDI images; it runs no machine. A test on the rig gives both
+//! the same calls and compares what they say.
 
 mod answer;
 mod fault;
@@ -12,6 +12,7 @@ mod media;
 mod program;
 mod registry;
 mod settings;
+mod show;
 mod virtual_machine;
 
 use std::env;
