@@ -98,6 +98,8 @@ pub enum Error {
         stderr: String,
         /// Whether the words are those of a machine or medium in use.
         is_busy: bool,
+        /// Whether it may work in a moment.
+        is_passing: bool,
     },
 
     /// A command was ended by a signal.
@@ -312,6 +314,7 @@ mod tests {
             message: "The object is not ready".to_owned(),
             stderr: String::new(),
             is_busy: false,
+            is_passing: false,
         };
         assert_snapshot!(exit(Some("E_ACCESSDENIED")), @"VirtualBox says: The object is not ready (E_ACCESSDENIED); the command was VBoxManage registervm '/vms/two words/two words.vbox'");
         assert_snapshot!(exit(None), @"VirtualBox says: The object is not ready; the command was VBoxManage registervm '/vms/two words/two words.vbox'");

@@ -4,13 +4,20 @@
 //! Guarantees: machines, media and VirtualBox snapshots are addressed by id; names are for people.
 //! Nothing here prints, reads the environment, or knows what snapshots in a repository are.
 
+mod driver;
 mod error;
 mod id;
+mod platform;
 mod result_code;
 mod settings;
 mod state;
 mod version;
 
+pub use driver::{
+    DeviceType, Frontend, HostInfo, ImageIds, ListedVirtualBoxSnapshot, LocateOptions,
+    MachineReadable, MachineStatus, Medium, MediumKind, RegisteredMachine, VBoxManage,
+    parse_virtualbox_snapshots,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use id::{MachineId, MediumId, VirtualBoxSnapshotId};
 pub use result_code::ResultCode;

@@ -1,0 +1,236 @@
+//! Driver of the program `VBoxManage`.
+//!
+//! Guarantees: no exit code is trusted alone; what changes something looks afterwards whether it is
+//! so, and fails if it is not. Every call ends: a command that shows no sign of life is stopped, as
+//! VirtualBox wants it, and ended only then. Failures that pass by themselves, such as a machine
+//! locked for a moment, are tried again a few times; changes say so through
+//! [`Progress::warn`](vrs_progress::Progress::warn). One command at a time.
+//!
+//! Not guaranteed: that nobody else works with VirtualBox at the same time.
+//!
+//! Source of all formats and texts: VirtualBox 7.2.22, whose outputs are in `tests/recorded`.
+
+mod failure;
+mod host;
+mod image_ids;
+mod locate;
+mod machinereadable;
+mod machines;
+mod media;
+mod power;
+mod process;
+mod virtualbox_snapshot_list;
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use vrs_progress::Progress;
+
+use self::failure::{Failure, claims_error};
+pub use self::host::HostInfo;
+pub use self::image_ids::ImageIds;
+pub use self::locate::LocateOptions;
+pub use self::machinereadable::MachineReadable;
+pub use self::machines::{MachineStatus, RegisteredMachine};
+pub use self::media::{DeviceType, Medium, MediumKind};
+pub use self::power::Frontend;
+use self::process::{Ended, Invocation};
+pub use self::virtualbox_snapshot_list::{ListedVirtualBoxSnapshot, parse_virtualbox_snapshots};
+use crate::error::{Error, Result};
+use crate::platform;
+use crate::version::Version;
+
+/// How long to wait before each further attempt: 3 seconds in all. A machine that is locked for
+/// longer is in use.
+const DELAYS: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+    Duration::from_millis(1600),
+];
+
+/// The program `VBoxManage` of an installed VirtualBox.
+#[derive(Debug)]
+pub struct VBoxManage {
+    program: PathBuf,
+    version: Version,
+    patience: Duration,
+    /// VirtualBox refuses calls on a machine while another locks it; questions lock it, too.
+    one_at_a_time: Mutex<()>,
+}
+
+impl VBoxManage {
+    /// Its version.
+    #[must_use]
+    pub const fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn program(&self) -> &std::path::Path {
+        &self.program
+    }
+
+    /// Asks for something and gives the answer.
+    fn ask<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<String> {
+        let invocation = self.invocation(arguments);
+        let mut delays = DELAYS.into_iter();
+        loop {
+            let error = match self.run(&invocation) {
+                Ok(ended) => return Ok(without_warning(&ended.stdout)),
+                Err(error) => error,
+            };
+            // VBoxManage itself crashes once in several thousand calls (seen on 7.2.22).
+            let may_pass = is_passing(&error) || matches!(error, Error::Signal { .. });
+            match delays.next() {
+                Some(delay) if may_pass => std::thread::sleep(delay),
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Has something done. That it worked is for the caller to see.
+    fn order<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let invocation = self.invocation(arguments);
+        let mut delays = DELAYS.into_iter();
+        loop {
+            let error = match self.run(&invocation) {
+                Ok(ended) if !claims_error(&ended.stderr) => return Ok(()),
+                Ok(ended) => exit_error(&invocation, &ended),
+                Err(error) => error,
+            };
+            match delays.next() {
+                Some(delay) if is_passing(&error) && !progress.interrupted() => {
+                    progress.warn(&format!("{error}; trying again"));
+                    std::thread::sleep(delay);
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
+    fn run(&self, invocation: &Invocation) -> Result<Ended> {
+        // Whoever panicked with the lock held left nothing half-done in it.
+        let _turn = self
+            .one_at_a_time
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        successful(invocation, invocation.run(self.patience)?)
+    }
+
+    fn invocation<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Invocation {
+        let arguments: Vec<OsString> = arguments
+            .into_iter()
+            .map(|argument| argument.as_ref().to_owned())
+            .collect();
+        Invocation {
+            program: self.program.clone(),
+            arguments,
+        }
+    }
+
+    fn shown<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> String {
+        self.invocation(arguments).to_string()
+    }
+
+    fn output_error<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+        problem: String,
+    ) -> Error {
+        Error::Output {
+            command: self.shown(arguments),
+            problem,
+        }
+    }
+
+    fn not_done<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+        problem: String,
+    ) -> Error {
+        Error::NotDone {
+            command: self.shown(arguments),
+            problem,
+        }
+    }
+}
+
+/// What a command left behind, if it says that it succeeded.
+fn successful(invocation: &Invocation, ended: Ended) -> Result<Ended> {
+    if let Some(signal) = platform::signal_of(ended.status) {
+        return Err(Error::Signal {
+            command: invocation.to_string(),
+            signal,
+        });
+    }
+    if ended.status.success() {
+        Ok(ended)
+    } else {
+        Err(exit_error(invocation, &ended))
+    }
+}
+
+fn exit_error(invocation: &Invocation, ended: &Ended) -> Error {
+    const MAX_KEPT_CHARS: usize = 8000;
+    let failure = Failure::of(ended);
+    Error::Exit {
+        command: invocation.to_string(),
+        status: ended.status.to_string(),
+        code: failure.code,
+        message: failure.message,
+        stderr: ended.stderr.chars().take(MAX_KEPT_CHARS).collect(),
+        is_busy: failure.is_busy,
+        is_passing: failure.is_passing,
+    }
+}
+
+fn is_passing(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Exit {
+            is_passing: true,
+            ..
+        }
+    )
+}
+
+/// Debian's wrapper writes a warning before the real output if the kernel driver is missing: a line
+/// `WARNING: ...` and lines that begin with a tab, with empty ones between them.
+fn without_warning(text: &str) -> String {
+    let mut rest = text;
+    while rest.starts_with("WARNING: ") {
+        rest = behind_line(rest);
+        while rest.starts_with('\t') || rest.trim_start_matches('\n').starts_with('\t') {
+            rest = behind_line(rest);
+        }
+    }
+    rest.to_owned()
+}
+
+fn behind_line(text: &str) -> &str {
+    text.split_once('\n').map_or("", |(_, rest)| rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warning_of_the_wrapper_is_skipped() {
+        let warning = include_str!("../../tests/recorded/7.2.22/wrapper-warning.txt");
+        for text in ["", "7.2.22_Debianr175245\n", "\n\"a\" {id}\n"] {
+            assert_eq!(without_warning(&format!("{warning}{text}")), text);
+            assert_eq!(without_warning(&format!("{warning}{warning}{text}")), text);
+            assert_eq!(without_warning(text), text);
+        }
+    }
+}
