@@ -12,6 +12,18 @@ pub struct RigMachineKind {
     pub create: for<'rig> fn(&'rig Rig) -> RigMachine<'rig>,
 }
 
+impl RigMachineKind {
+    /// The kind of this name.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let kind = RIG_MACHINE_KINDS.iter().find(|kind| kind.name == name);
+        *kind.unwrap_or_else(|| panic!("no kind of machine is called {name:?}"))
+    }
+}
+
 /// All kinds. Each machine's guest starts from the disk at SATA port 0.
 pub const RIG_MACHINE_KINDS: &[RigMachineKind] = &[
     RigMachineKind {
