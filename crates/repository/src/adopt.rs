@@ -3,7 +3,7 @@
 //! They are found by listing, and what they hold is read from their own headers, so that nothing
 //! already sent is sent again. A pack that is incomplete is left alone and reported.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
@@ -17,32 +17,24 @@ use crate::sink::Sink;
 /// Packs in one index file at most, to bound memory.
 const BATCH: usize = 64;
 
-/// Indexes what no index file names. True when there was something.
+/// Indexes what no index file names.
 pub(crate) fn adopt(
     sink: &Sink<'_>,
     repository: &ResticRepository,
     loaded: &LoadedIndex,
     packs: &BTreeMap<PackId, u32>,
-) -> Result<bool> {
+) -> Result<()> {
     // The packs of an unreadable index file look unindexed, and adopting them repairs that.
-    let indexed: HashSet<PackId> = loaded
-        .index
-        .packs()
-        .map(|(_, pack)| pack.id)
-        .chain(loaded.marked.iter().copied())
-        .collect();
+    let indexed = loaded.named_packs();
     let orphans: Vec<(PackId, u32)> = packs
         .iter()
         .filter(|(id, _)| !indexed.contains(id))
         .map(|(id, size)| (*id, *size))
         .collect();
-    let mut found = false;
     for batch in orphans.chunks(BATCH) {
-        let entries = adopt_batch(sink, repository, batch)?;
-        found |= !entries.is_empty();
-        sink.write_index_of(entries)?;
+        sink.write_index_of(adopt_batch(sink, repository, batch)?)?;
     }
-    Ok(found)
+    Ok(())
 }
 
 fn adopt_batch(

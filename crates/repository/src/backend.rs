@@ -10,6 +10,7 @@ use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustic_backend::LocalBackend;
@@ -17,14 +18,24 @@ use rustic_core::{
     BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend,
 };
 
+use walkdir::WalkDir;
+
 use crate::error::{Error, Result, is_full};
 use crate::location::Location;
 use crate::platform;
+
+/// The folder of lock files, a kind of object that `rustic_core` does not know.
+const LOCKS: &str = "locks";
+
+/// How `LocalBackend` ends the names of files that are being written.
+const TEMPORARY: &str = "-tmp-";
+const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Objects of one storage.
 #[derive(Clone)]
 pub(crate) struct Backend {
     inner: Arc<dyn WriteBackend>,
+    folder: PathBuf,
     location: String,
 }
 
@@ -47,6 +58,7 @@ impl Backend {
         });
         Ok(Self {
             inner,
+            folder: location.folder().to_path_buf(),
             location: location.to_string(),
         })
     }
@@ -54,6 +66,24 @@ impl Backend {
     /// For messages.
     pub(crate) fn location(&self) -> &str {
         &self.location
+    }
+
+    /// Where lock files lie.
+    pub(crate) fn lock_folder(&self) -> PathBuf {
+        self.folder.join(LOCKS)
+    }
+
+    /// Removes what killed writers left. A day is longer than any write takes.
+    pub(crate) fn remove_leftovers(&self) {
+        for kind in [FileType::Pack, FileType::Index, FileType::Snapshot] {
+            let files = WalkDir::new(self.folder.join(kind.dirname()))
+                .into_iter()
+                .flatten();
+            for file in files.filter(is_leftover) {
+                // The space is worth no failure.
+                let _ = std::fs::remove_file(file.path());
+            }
+        }
     }
 
     /// For the functions of `rustic_core`.
@@ -158,6 +188,16 @@ impl Backend {
             },
         }
     }
+}
+
+fn is_leftover(file: &walkdir::DirEntry) -> bool {
+    let age = file
+        .metadata()
+        .ok()
+        .and_then(|metadata| metadata.modified().ok()?.elapsed().ok());
+    file.file_type().is_file()
+        && file.file_name().to_string_lossy().ends_with(TEMPORARY)
+        && age.is_some_and(|age| age > LEFTOVER_AGE)
 }
 
 /// "index 1234abcd", for people.
@@ -272,6 +312,9 @@ impl ReadBackend for DurableLocal {
 impl WriteBackend for DurableLocal {
     fn create(&self) -> RusticResult<()> {
         self.inner.create()?;
+        std::fs::create_dir_all(self.folder.join(LOCKS)).map_err(|error| {
+            RusticError::with_source(ErrorKind::InputOutput, "cannot create a folder", error)
+        })?;
         Self::sync(&self.folder)?;
         Self::sync(&self.folder.join(FileType::Pack.dirname()))
     }

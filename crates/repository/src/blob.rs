@@ -66,6 +66,9 @@ pub(crate) fn unseal(
         let capacity = usize::try_from(location.raw_bytes()).unwrap_or(usize::MAX);
         raw = zstd::bulk::decompress(&raw, capacity).map_err(|_| "it cannot be decompressed")?;
     }
+    if raw.len() as u64 != u64::from(location.raw_bytes()) {
+        return Err("its length differs from what the index says");
+    }
     if hash(&raw) == *id.as_bytes() {
         Ok(raw)
     } else {

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use bytes::Bytes;
 use rustic_core::repofile::{BlobType, NodeType};
 use rustic_core::{FileType, Id, TreeId};
 use vrs_progress::{Counter, Phase, Progress};
@@ -14,12 +15,15 @@ use vrs_progress::{Counter, Phase, Progress};
 use crate::blob::unseal;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId, SnapshotId};
-use crate::index::{LoadedIndex, PackNumber};
+use crate::index::{BlobLocation, LoadedIndex, PackNumber};
 use crate::keys::read_key_file;
 use crate::pack::read_header;
 use crate::parallel;
 use crate::repository::{ResticRepository, whole_text};
 use crate::store::{CheckOptions, CheckReport};
+
+/// Packs of this program are smaller; rustic makes larger ones.
+const LARGEST_AT_ONCE_BYTES: u32 = 48 << 20;
 
 /// A blob in one pack that cannot be used.
 type BadCopy = (PackNumber, ChunkId);
@@ -110,12 +114,7 @@ impl Check<'_> {
                 ),
             });
         }
-        let named: HashSet<PackId> = loaded
-            .index
-            .packs()
-            .map(|(_, pack)| pack.id)
-            .chain(loaded.marked.iter().copied())
-            .collect();
+        let named = loaded.named_packs();
         let unused = present.keys().filter(|id| !named.contains(id)).map(|id| {
             format!("pack {id} is in no index; the next snapshot will use it or report it")
         });
@@ -276,7 +275,41 @@ struct PackFlaws {
     texts: Vec<String>,
 }
 
+/// The content of a pack, when it is small enough to be read at once.
+struct SmallPack(Option<Bytes>);
+
+impl SmallPack {
+    fn part(
+        &self,
+        repository: &ResticRepository,
+        id: PackId,
+        location: &BlobLocation,
+    ) -> Result<Bytes> {
+        let (from, length) = (location.offset as usize, location.length as usize);
+        let known = self
+            .0
+            .as_ref()
+            .filter(|content| content.len() >= from.saturating_add(length));
+        match known {
+            Some(content) => Ok(content.slice(from..from.saturating_add(length))),
+            None => repository
+                .backend
+                .read_pack(id, location.offset, location.length),
+        }
+    }
+}
+
 impl ResticRepository {
+    fn small_pack(&self, id: PackId, size_bytes: u32) -> SmallPack {
+        let small = size_bytes <= LARGEST_AT_ONCE_BYTES;
+        // A failure shows again when the parts are read one by one.
+        SmallPack(
+            small
+                .then(|| self.backend.read_pack(id, 0, size_bytes).ok())
+                .flatten(),
+        )
+    }
+
     fn check_pack(
         &self,
         id: PackId,
@@ -294,9 +327,10 @@ impl ResticRepository {
             )),
             Err(error) => flaws.texts.push(whole_text(&error)),
         }
+        let content = self.small_pack(id, size_bytes);
         for blob in blobs {
             let location = &blob.location;
-            let flaw = match self.backend.read_pack(id, location.offset, location.length) {
+            let flaw = match content.part(self, id, location) {
                 Ok(sealed) => unseal(&self.key, &blob.id, location, &sealed)
                     .err()
                     .map(str::to_owned),

@@ -113,6 +113,18 @@ pub enum Error {
         location: String,
     },
 
+    /// Another program needs the repository for itself.
+    #[error(
+        "the repository at {location} is locked by {holder}; wait until that has ended; \
+         if it has crashed on another computer, run 'restic unlock'"
+    )]
+    Locked {
+        /// Where.
+        location: String,
+        /// Process, user, host and time.
+        holder: String,
+    },
+
     /// An object of the repository is not what it must be.
     #[error(
         "{object} of the repository at {location} is damaged: {reason}; run 'vrs check' to learn what it affects"
@@ -309,6 +321,8 @@ pub enum ErrorKind {
     WrongPassword,
     /// Stored data is damaged or missing.
     Damaged,
+    /// In use by another program.
+    Busy,
     /// A local file changed while it was read.
     Changed,
     /// No space left on either side.
@@ -338,6 +352,7 @@ impl Error {
             Self::DamagedObject { .. } | Self::MissingChunk { .. } | Self::DamagedChunk { .. } => {
                 ErrorKind::Damaged
             }
+            Self::Locked { .. } => ErrorKind::Busy,
             Self::Incomplete { source, .. } => source.kind(),
             Self::Changed { .. } => ErrorKind::Changed,
             Self::NoSpace { .. } => ErrorKind::NoSpace,

@@ -4,7 +4,7 @@
 //! into memory. A blob may lie in several packs; all copies are known, so that damage to one of
 //! them is harmless.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rustic_core::{FileType, repofile::BlobType};
 use serde::{Deserialize, Serialize};
@@ -289,5 +289,11 @@ impl LoadedIndex {
         }
         loaded.index.sort();
         Ok(loaded)
+    }
+
+    /// All packs that an index file names, marked ones included.
+    pub(crate) fn named_packs(&self) -> HashSet<PackId> {
+        let used = self.index.packs().map(|(_, pack)| pack.id);
+        used.chain(self.marked.iter().copied()).collect()
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
@@ -17,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId, SnapshotId};
 use crate::intake::{Intake, Tally};
 use crate::layout::{Part, StoredChunk, parts};
+use crate::lock::SharedLock;
 use crate::platform::{self, own_ownership, ownership};
 use crate::repository::ResticRepository;
 use crate::sink::{Sink, ZeroChunks};
@@ -43,17 +45,17 @@ impl<'a> ResticIngest<'a> {
     ) -> Result<Self> {
         repository.require_writable()?;
         let started = Timestamp::now();
+        progress.step("lock repository");
+        let lock = SharedLock::acquire(repository.vault())?;
+        repository.backend.remove_leftovers();
         let packs = repository.backend.list::<PackId>(FileType::Pack)?;
         let loaded = repository.index()?;
         for unreadable in &loaded.unreadable {
             progress.warn(unreadable);
         }
-        let mut sink = Sink::new(repository, progress, loaded.clone(), &packs);
-        if adopt(&sink, repository, &loaded, &packs)? {
-            let sent = std::mem::take(&mut sink.sent);
-            sink = Sink::new(repository, progress, repository.index()?, &packs);
-            sink.sent = sent;
-        }
+        let mut sink = Sink::new(repository, progress, lock, Arc::clone(&loaded));
+        adopt(&sink, repository, &loaded, &packs)?;
+        sink.build_on(repository.index()?, &packs);
         Ok(Self {
             repository,
             sink,

@@ -5,8 +5,9 @@
 //!
 //! Guarantees: a snapshot is visible completely or not at all; a byte is handed out or written to a
 //! target only after its chunk was found equal to its id; what an interrupted run stored is used by
-//! the next one; memory does not grow with the size of the files, except for some 100 bytes a chunk.
-//! Not guaranteed: that `prune` of another program leaves a running ingest alone.
+//! the next one; memory does not grow with the size of the files, except for some hundred bytes a
+//! chunk. Not guaranteed: that a program which ignores restic's lock files, as rustic does, leaves a
+//! running ingest alone when it prunes.
 
 mod adopt;
 mod backend;
@@ -22,6 +23,7 @@ mod intake;
 mod keys;
 mod layout;
 mod location;
+mod lock;
 mod object;
 mod pack;
 mod parallel;

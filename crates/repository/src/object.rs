@@ -30,13 +30,29 @@ impl Vault<'_> {
     pub(crate) fn load<T: DeserializeOwned>(&self, kind: FileType, id: impl Into<Id>) -> Result<T> {
         let id = id.into();
         let sealed = self.backend.read(kind, id)?;
-        let damaged = |reason: String| self.backend.damaged(name(kind, &id), reason);
-        if kind != FileType::Config && Id::new(hash(&sealed)) != id {
+        // The configuration has no name of its own.
+        let id = if kind == FileType::Config {
+            Id::new(hash(&sealed))
+        } else {
+            id
+        };
+        self.open(&name(kind, &id), id, &sealed)
+    }
+
+    /// Verifies, decrypts and understands the content of an object.
+    pub(crate) fn open<T: DeserializeOwned>(
+        &self,
+        object: &str,
+        id: Id,
+        sealed: &[u8],
+    ) -> Result<T> {
+        let damaged = |reason: String| self.backend.damaged(object, reason);
+        if Id::new(hash(sealed)) != id {
             return Err(damaged("its content does not match its name".to_owned()));
         }
         let plain = self
             .key
-            .open(&sealed)
+            .open(sealed)
             .ok_or_else(|| damaged("it cannot be decrypted".to_owned()))?;
         let json = unpack(plain).map_err(|error| damaged(error.to_string()))?;
         serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))

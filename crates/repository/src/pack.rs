@@ -18,6 +18,9 @@ use crate::index::{IndexBlob, IndexPack};
 
 const LENGTH_BYTES: u32 = 4;
 
+/// restic refuses headers of more than 16 MiB, which is four times as much.
+const MOST_BLOBS: usize = 100_000;
+
 /// A blob ready for a pack.
 pub(crate) struct SealedBlob {
     pub(crate) id: ChunkId,
@@ -55,8 +58,9 @@ impl PackBuilder {
         self.content.push(blob.sealed.into());
     }
 
-    pub(crate) const fn size_bytes(&self) -> u32 {
-        self.size_bytes
+    /// Whether it is time to send it.
+    pub(crate) fn is_full(&self, pack_bytes: u32) -> bool {
+        self.size_bytes >= pack_bytes || self.blobs.len() >= MOST_BLOBS
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -48,19 +48,30 @@ fn nanoseconds(time: SystemTime) -> i128 {
     }
 }
 
-/// Makes the names in a folder durable.
+/// Makes the names in a folder durable, where the file system can do that.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        File::open(folder)?.sync_all()
-    } else {
-        Ok(())
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    match File::open(folder)?.sync_all() {
+        // Network file systems often cannot, and then need not.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+            ) =>
+        {
+            Ok(())
+        }
+        outcome => outcome,
     }
 }
 
-/// Opens an existing or new file for reading and writing, and never through a symbolic link.
-pub(crate) fn open_target(path: &Path) -> io::Result<File> {
+/// Opens a file for reading and writing, never through a symbolic link: one that exists, or a new
+/// one.
+pub(crate) fn open_target(path: &Path, is_new: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
+    options.read(true).write(true).create_new(is_new);
     no_follow(&mut options).open(path)
 }
 
@@ -137,6 +148,24 @@ mod system {
         Ownership { mode, uid, gid }
     }
 
+    /// The name of this host.
+    pub(crate) fn hostname() -> String {
+        rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// Whether a process of this host is alive. True where that cannot be told.
+    pub(crate) fn is_running(pid: u32) -> bool {
+        let pid = i32::try_from(pid)
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
+        pid.is_none_or(|pid| {
+            rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
+        })
+    }
+
     pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
         file.set_permissions(std::fs::Permissions::from_mode(mode & 0o777))
     }
@@ -176,6 +205,14 @@ mod system {
             uid: 0,
             gid: 0,
         }
+    }
+
+    pub(crate) fn hostname() -> String {
+        String::new()
+    }
+
+    pub(crate) fn is_running(_pid: u32) -> bool {
+        true
     }
 
     pub(crate) fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
@@ -227,5 +264,5 @@ mod holes {
 }
 
 pub(crate) use holes::{is_hole, punch_hole};
+pub(crate) use system::{hostname, is_running, own_ownership, ownership, set_mode};
 use system::{inode_and_ctime, no_follow, read_at, write_at};
-pub(crate) use system::{own_ownership, ownership, set_mode};

@@ -48,33 +48,46 @@ impl<'a> ChunkReader<'a> {
 
     /// Copies what one chunk holds of the wanted range.
     fn copy_part(&mut self, chunk: StoredChunk, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let end = offset.saturating_add(buffer.len() as u64);
-        let (from, to) = (offset.max(chunk.offset), end.min(chunk.end()));
-        let index =
-            |at: u64, base: u64| usize::try_from(at.saturating_sub(base)).unwrap_or(usize::MAX);
-        let target = buffer.get_mut(index(from, offset)..index(to, offset));
-        let content = self
-            .content(chunk)?
-            .get(index(from, chunk.offset)..index(to, chunk.offset));
-        if let (Some(target), Some(content)) = (target, content) {
-            target.copy_from_slice(content);
+        if let Some(content) = self.cache.get(&chunk.id) {
+            return self.copy_from(content, chunk, offset, buffer);
         }
+        let content = self.read(chunk)?;
+        self.copy_from(&content, chunk, offset, buffer)?;
+        self.cache.insert(chunk.id, content);
         Ok(())
     }
 
-    fn content(&mut self, chunk: StoredChunk) -> Result<&[u8]> {
-        let (repository, path) = (self.repository, &self.path);
-        let content = self.cache.get_or_insert_with(&chunk.id, || {
-            repository
-                .read_blob(BlobType::Data, &chunk.id)?
-                .ok_or_else(|| Error::MissingChunk {
-                    location: repository.backend.location().to_owned(),
-                    path: path.clone(),
-                    offset: chunk.offset,
-                    chunk: chunk.id,
-                })
+    fn copy_from(
+        &self,
+        content: &[u8],
+        chunk: StoredChunk,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<()> {
+        let end = offset.saturating_add(buffer.len() as u64);
+        let (from, to) = (offset.max(chunk.offset), end.min(chunk.end()));
+        let index = |at: u64, base: u64| usize::try_from(at.saturating_sub(base)).ok();
+        let range = |base| Some(index(from, base)?..index(to, base)?);
+        let target = range(offset).and_then(|range| buffer.get_mut(range));
+        let source = range(chunk.offset).and_then(|range| content.get(range));
+        let (target, source) = target.zip(source).ok_or_else(|| {
+            let object = format!("chunk {}", chunk.id.short());
+            self.repository
+                .backend
+                .damaged(object, "it is shorter than the index says")
         })?;
-        Ok(content.map(Vec::as_slice).unwrap_or_default())
+        target.copy_from_slice(source);
+        Ok(())
+    }
+
+    fn read(&self, chunk: StoredChunk) -> Result<Vec<u8>> {
+        let content = self.repository.read_blob(BlobType::Data, &chunk.id)?;
+        content.ok_or_else(|| Error::MissingChunk {
+            location: self.repository.backend.location().to_owned(),
+            path: self.path.clone(),
+            offset: chunk.offset,
+            chunk: chunk.id,
+        })
     }
 }
 

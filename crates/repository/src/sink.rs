@@ -20,6 +20,7 @@ use crate::crypto::hash;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
 use crate::index::{IndexFile, IndexPack, LoadedIndex, PackNumber};
+use crate::lock::SharedLock;
 use crate::pack::{Pack, PackBuilder, SealedBlob};
 use crate::parallel::lock;
 use crate::repository::ResticRepository;
@@ -59,6 +60,7 @@ pub(crate) struct Sink<'a> {
     state: Mutex<State>,
     broken: AtomicBool,
     pub(crate) sent: Sent,
+    lock: SharedLock<'a>,
 }
 
 #[derive(Default)]
@@ -73,27 +75,33 @@ struct State {
 }
 
 impl<'a> Sink<'a> {
-    /// Starts on top of what is stored. `packs` is the list of all packs with their sizes.
+    /// Starts with nothing known to be stored; see [`Self::build_on`].
     pub(crate) fn new(
         repository: &'a ResticRepository,
         progress: &'a dyn Progress,
+        lock: SharedLock<'a>,
         base: Arc<LoadedIndex>,
-        packs: &BTreeMap<PackId, u32>,
     ) -> Self {
-        let complete = base
-            .index
-            .packs()
-            .filter(|(_, pack)| packs.get(&pack.id) == Some(&pack.size_bytes));
-        let usable = complete.map(|(number, _)| number).collect();
         Self {
             repository,
             progress,
-            usable,
+            usable: HashSet::new(),
             base,
             state: Mutex::default(),
             broken: AtomicBool::new(false),
             sent: Sent::default(),
+            lock,
         }
+    }
+
+    /// Starts on top of what is stored. `packs` is the list of all packs with their sizes.
+    pub(crate) fn build_on(&mut self, base: Arc<LoadedIndex>, packs: &BTreeMap<PackId, u32>) {
+        let complete = base
+            .index
+            .packs()
+            .filter(|(_, pack)| packs.get(&pack.id) == Some(&pack.size_bytes));
+        self.usable = complete.map(|(number, _)| number).collect();
+        self.base = base;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -167,7 +175,8 @@ impl<'a> Sink<'a> {
             let mut state = self.state();
             let builder = state.builder(kind);
             builder.add(blob);
-            (builder.size_bytes() >= self.repository.options.pack_bytes)
+            builder
+                .is_full(self.repository.options.pack_bytes)
                 .then(|| std::mem::take(builder))
         };
         full.map_or(Ok(()), |builder| self.send_pack(builder))
@@ -223,6 +232,7 @@ impl<'a> Sink<'a> {
             return Err(Error::Interrupted);
         }
         let size_bytes = content.size() as u64;
+        self.lock.renew()?;
         self.progress.step(step);
         self.repository.backend.write(kind, id, content)?;
         self.progress.add(Counter::Sent, size_bytes);

@@ -158,6 +158,22 @@ fn any_range_of_a_stored_file_can_be_read() {
     );
 }
 
+/// Chunks of the largest size, more of them than the reader keeps.
+#[test]
+fn a_file_larger_than_the_cache_is_read_in_small_steps() {
+    let sandbox = Sandbox::new();
+    let content = noise(1, 41 << 20);
+    let local = sandbox.write("large", &content);
+    let repository = sandbox.open();
+    let taken = take(&repository, &[source("large", &local, Chunking::Whole)]);
+    let mut reader = repository.open_file(&taken.id, &path("large")).unwrap();
+    let mut buffer = vec![0; 1 << 20];
+    for (number, expected) in content.chunks(buffer.len()).enumerate() {
+        reader.read_at((number << 20) as u64, &mut buffer).unwrap();
+        assert!(buffer == expected, "step {number}");
+    }
+}
+
 #[test]
 fn a_deleted_snapshot_is_gone_and_the_other_one_complete() {
     let sandbox = Sandbox::new();

@@ -102,10 +102,10 @@ impl Stretch {
             && end.saturating_sub(self.offset) <= STRETCH_BYTES
     }
 
-    fn part(&self, content: &[u8], location: &BlobLocation) -> Option<Vec<u8>> {
+    fn part<'a>(&self, content: &'a [u8], location: &BlobLocation) -> Option<&'a [u8]> {
         let from = location.offset.checked_sub(self.offset)? as usize;
         let to = from.checked_add(location.length as usize)?;
-        content.get(from..to).map(<[u8]>::to_vec)
+        content.get(from..to)
     }
 }
 
@@ -134,7 +134,7 @@ fn fetch_stretch(
             .and_then(|content| stretch.part(content, &wanted.location));
         let raw = sealed.zip(pack).and_then(|(sealed, pack)| {
             repository
-                .unseal(&wanted.id, &wanted.location, pack, &sealed)
+                .unseal(&wanted.id, &wanted.location, pack, sealed)
                 .ok()
         });
         match raw.map_or_else(|| one_by_one(restore, wanted), Ok) {

@@ -112,8 +112,8 @@ impl Target {
         if !self.existed {
             progress.step("create target");
         }
-        let file =
-            platform::open_target(&self.local).map_err(self.error("open for writing", None))?;
+        let file = platform::open_target(&self.local, !self.existed)
+            .map_err(self.error("open for writing", None))?;
         let metadata = file
             .metadata()
             .map_err(self.error("open for writing", None))?;
@@ -240,7 +240,7 @@ impl Target {
         if self.writable {
             return set(file).map_err(self.error("set the time of", None));
         }
-        platform::open_target(&self.local)
+        platform::open_target(&self.local, false)
             .and_then(|file| set(&file))
             .map_err(self.error("set the time of", None))
     }
