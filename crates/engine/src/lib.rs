@@ -1,1 +1,30 @@
-//! Placeholder
+//! The use cases of vrs: take, restore, clone, list, compare, delete, check and recover.
+//!
+//! Each that changes something makes a plan first, a value that can be shown; carrying it out
+//! writes the intent to a journal before the first change. The engine knows VirtualBox and the
+//! storage trait; it does not know the terminal, the environment or the format of a repository.
+
+pub mod catalog;
+pub mod check;
+pub mod clone;
+pub mod delete;
+pub mod error;
+pub mod host;
+pub mod inventory;
+pub mod journal;
+pub mod machine;
+pub mod manifest;
+pub mod recover;
+pub mod restore;
+pub mod selection;
+pub mod snapshot;
+pub mod take;
+
+mod grid;
+mod lock;
+mod permission;
+mod platform;
+mod portable;
+
+pub use error::{Error, ErrorKind, Result};
+pub use host::Host;

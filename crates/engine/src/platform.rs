@@ -1,0 +1,191 @@
+//! What differs between operating systems: private files, folder syncing, who holds a file open.
+//!
+//! Guarantees: files and folders made here can be read by their owner only, where the system knows
+//! owners. Not guaranteed: that [`writers_of`] sees processes of other users.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// A process that has a file open for writing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileHolder {
+    /// Its process id.
+    pub process_id: u32,
+    /// Its name, as the system shows it.
+    pub name: String,
+}
+
+impl std::fmt::Display for FileHolder {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} (process {})", self.name, self.process_id)
+    }
+}
+
+/// Creates a folder, with its parents, that only its owner may enter.
+pub fn create_private_folder(folder: &Path) -> Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+        .create(folder)
+        .map_err(|error| Error::io("create the folder", folder, error))
+}
+
+/// Creates or empties a file that only its owner may read.
+pub fn create_private_file(path: &Path) -> Result<File> {
+    private_options()
+        .truncate(true)
+        .open(path)
+        .map_err(|error| Error::io("create", path, error))
+}
+
+/// Opens a file that only its owner may read, creating it if need be and keeping its content.
+pub fn open_private_file(path: &Path) -> Result<File> {
+    private_options()
+        .truncate(false)
+        .open(path)
+        .map_err(|error| Error::io("open", path, error))
+}
+
+fn private_options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Makes the creation, renaming or removal of entries in a folder durable.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    #[cfg(unix)]
+    File::open(folder)
+        .and_then(|handle| handle.sync_all())
+        .map_err(|error| Error::io("sync the folder", folder, error))?;
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
+}
+
+/// Replaces a file's content with one atomic rename; the new content is durable first.
+pub fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let failed = |error| Error::io("write", path, error);
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    std::io::Write::write_all(&mut file, content).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    sync_folder(folder)
+}
+
+/// The processes that have `path` open for writing, as far as this user may see.
+#[cfg(target_os = "linux")]
+pub fn writers_of(path: &Path) -> Result<Vec<FileHolder>> {
+    let wanted =
+        file_identity(&fs::metadata(path).map_err(|error| Error::io("look at", path, error))?);
+    let processes =
+        fs::read_dir("/proc").map_err(|error| Error::io("read", Path::new("/proc"), error))?;
+    Ok(processes
+        .flatten()
+        .filter_map(|process| {
+            let process_id = process.file_name().to_str()?.parse().ok()?;
+            (process_id != std::process::id() && writes_to(&process.path(), wanted)).then(|| {
+                FileHolder {
+                    process_id,
+                    name: fs::read_to_string(process.path().join("comm"))
+                        .unwrap_or_default()
+                        .trim()
+                        .to_owned(),
+                }
+            })
+        })
+        .collect())
+}
+
+#[cfg(target_os = "linux")]
+fn writes_to(process: &Path, wanted: (u64, u64)) -> bool {
+    // Processes end while they are looked at, and those of others are closed to us: both are skipped.
+    let Ok(descriptors) = fs::read_dir(process.join("fd")) else {
+        return false;
+    };
+    descriptors.flatten().any(|descriptor| {
+        fs::metadata(descriptor.path()).is_ok_and(|file| file_identity(&file) == wanted)
+            && is_open_for_writing(&process.join("fdinfo").join(descriptor.file_name()))
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn is_open_for_writing(descriptor_info: &Path) -> bool {
+    const ACCESS_MODE: u32 = 0o3;
+    fs::read_to_string(descriptor_info).is_ok_and(|text| {
+        text.lines()
+            .find_map(|line| line.strip_prefix("flags:"))
+            .and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok())
+            .is_some_and(|flags| flags & ACCESS_MODE != 0)
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn file_identity(file: &fs::Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (file.dev(), file.ino())
+}
+
+/// Elsewhere an open file shows itself when it is opened (Windows) or by its changed stamp (macOS).
+#[cfg(not(target_os = "linux"))]
+pub fn writers_of(path: &Path) -> Result<Vec<FileHolder>> {
+    let _ = path;
+    Ok(Vec::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_writer_is_named_and_a_reader_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk.vdi");
+        fs::write(&path, b"x").unwrap();
+        let sleeper = |redirect: &str| {
+            std::process::Command::new("sh")
+                .args(["-c", &format!("exec sleep 60 {redirect} \"$0\"")])
+                .arg(&path)
+                .spawn()
+                .unwrap()
+        };
+        let mut reader = sleeper("<");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert_eq!(writers_of(&path).unwrap(), []);
+        let mut writer = sleeper(">>");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let holders = writers_of(&path).unwrap();
+        reader.kill().unwrap();
+        writer.kill().unwrap();
+        reader.wait().unwrap();
+        writer.wait().unwrap();
+        assert_eq!(holders.len(), usize::from(cfg!(target_os = "linux")));
+        assert!(
+            holders
+                .iter()
+                .all(|holder| holder.process_id == writer.id() && holder.name == "sleep")
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn private_files_are_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("a/b");
+        create_private_folder(&inner).unwrap();
+        let file = create_private_file(&inner.join("f")).unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&inner).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
+    }
+}

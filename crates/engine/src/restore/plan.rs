@@ -1,0 +1,345 @@
+//! What an in-place restore will do, decided before anything is changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use vrs_progress::Progress;
+use vrs_repository::store::{RestoreRequest, RestoreStats, SnapshotStore};
+use vrs_virtualbox::{MachineId, MediumId};
+
+use super::execute::request;
+use super::ownership::{Present, refuse_if_in_the_way, related_users};
+use super::{IntentFile, RestoreIntent};
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::machine::Machine;
+use crate::manifest::{FileRecord, FileRole, Manifest};
+use crate::snapshot::Snapshot;
+use crate::{catalog, permission, portable};
+
+/// What the user says about a restore.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestoreOptions {
+    /// Power a running machine off first.
+    pub power_off: bool,
+    /// Put the machine folder into this folder, if the machine is not on this host any more.
+    pub into: Option<PathBuf>,
+}
+
+/// A restore, decided and not yet begun.
+#[derive(Debug, Clone)]
+pub struct RestorePlan {
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// What it holds.
+    pub manifest: Manifest,
+    /// Everything that will be done.
+    pub intent: RestoreIntent,
+    /// Whether the machine is running and will be powered off.
+    pub power_off: bool,
+    /// Base images that stay where they are, detached.
+    pub left_behind: Vec<PathBuf>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+impl RestorePlan {
+    /// Decides how to bring a machine back in place.
+    pub fn make(
+        host: &Host,
+        store: &dyn SnapshotStore,
+        snapshot: &Snapshot,
+        options: &RestoreOptions,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let manifest = catalog::manifest(store, &snapshot.id)?;
+        let present = Present::find(
+            host,
+            manifest.machine.id,
+            &expected_settings_file(&manifest, options)?,
+        )?;
+        let power_off = match &present.machine {
+            Some(machine) => permission::to_restore(machine, options.power_off)?,
+            None => false,
+        };
+        let layout = Layout::decide(&manifest, &present, options)?;
+        layout.refuse_if_in_the_way(&manifest, &present)?;
+        let text = layout.settings(store, snapshot, &manifest)?;
+        let targets = layout.all_targets();
+        let intent = RestoreIntent {
+            repository: store.id().to_string(),
+            repository_location: store.location(),
+            snapshot: snapshot.id.to_string(),
+            is_clone: false,
+            machine: manifest.machine.id,
+            machine_name: manifest.machine.name.clone(),
+            folder: layout.folder.clone(),
+            settings_file: layout.settings_file.clone(),
+            settings: text,
+            set_aside: settings_to_set_aside(&present, &layout.settings_file),
+            files: layout.files.clone(),
+            seeds: present
+                .files()
+                .filter(|file| !targets.contains(*file))
+                .map(Path::to_owned)
+                .collect(),
+            images: Vec::new(),
+            remove: present.superfluous(&targets),
+            register: host.virtualbox().is_some(),
+        };
+        refuse_if_others_depend(host, store, &intent, &layout, &present, progress)?;
+        refuse_if_media_are_taken(host, &intent, &layout)?;
+        Ok(Self {
+            snapshot: snapshot.clone(),
+            left_behind: present.left_behind(&targets),
+            notes: layout.notes,
+            manifest,
+            intent,
+            power_off,
+        })
+    }
+
+    /// What would be fetched and found locally. Reads the local files once.
+    pub fn estimate(
+        &self,
+        store: &dyn SnapshotStore,
+        progress: &dyn Progress,
+    ) -> Result<RestoreStats> {
+        Ok(store.plan_restore(&request(&self.intent)?, progress)?)
+    }
+}
+
+fn expected_settings_file(manifest: &Manifest, options: &RestoreOptions) -> Result<PathBuf> {
+    let Some(into) = &options.into else {
+        return Ok(manifest.machine.settings_file.clone());
+    };
+    let into = std::path::absolute(into).map_err(|error| Error::io("find", into, error))?;
+    Ok(into
+        .join(&manifest.folder)
+        .join(portable::in_folder(&manifest.settings)))
+}
+
+/// Old settings files, and one that lies where the new one goes.
+fn settings_to_set_aside(present: &Present, settings_file: &Path) -> Vec<PathBuf> {
+    let mut files: BTreeSet<PathBuf> = present.settings_files().into_iter().collect();
+    files.extend(
+        present
+            .machine
+            .iter()
+            .map(|machine| machine.settings_file.clone()),
+    );
+    files.insert(settings_file.to_owned());
+    files.into_iter().collect()
+}
+
+/// Where everything goes.
+struct Layout {
+    folder: PathBuf,
+    settings_file: PathBuf,
+    files: Vec<IntentFile>,
+    /// Where each medium's main file goes.
+    media: BTreeMap<MediumId, PathBuf>,
+    notes: Vec<String>,
+}
+
+impl Layout {
+    fn decide(manifest: &Manifest, present: &Present, options: &RestoreOptions) -> Result<Self> {
+        let expected = expected_settings_file(manifest, options)?;
+        let folder = match &present.machine {
+            Some(machine) => machine.folder().to_owned(),
+            None => expected.parent().unwrap_or(Path::new("/")).to_owned(),
+        };
+        let mut layout = Self {
+            settings_file: folder.join(portable::in_folder(&manifest.settings)),
+            folder,
+            files: Vec::new(),
+            media: BTreeMap::new(),
+            notes: Vec::new(),
+        };
+        for file in manifest
+            .files
+            .iter()
+            .filter(|file| file.role != FileRole::Settings)
+        {
+            layout.place(file, manifest, present);
+        }
+        Ok(layout)
+    }
+
+    fn place(&mut self, file: &FileRecord, manifest: &Manifest, present: &Present) {
+        let medium = manifest
+            .media
+            .iter()
+            .find(|medium| medium.path == file.path)
+            .map(|medium| medium.id);
+        let target = self.target_of(
+            file,
+            manifest,
+            medium.and_then(|medium| present.location_of(medium)),
+        );
+        self.media
+            .extend(medium.map(|medium| (medium, target.clone())));
+        self.files.push(IntentFile {
+            path: file.path.clone(),
+            target,
+        });
+    }
+
+    /// Files of the machine folder go into it. Others go where the image is now, else where it was,
+    /// else into the machine folder.
+    fn target_of(
+        &mut self,
+        file: &FileRecord,
+        manifest: &Manifest,
+        now_at: Option<&Path>,
+    ) -> PathBuf {
+        let inside = self.folder.join(portable::in_folder(&file.path));
+        let was_inside = manifest
+            .machine
+            .settings_file
+            .parent()
+            .is_some_and(|folder| file.original.starts_with(folder));
+        if was_inside {
+            return inside;
+        }
+        if let Some(location) = now_at {
+            return location.to_owned();
+        }
+        if file.original.parent().is_some_and(Path::is_dir) {
+            return file.original.clone();
+        }
+        self.notes.push(format!(
+            "the folder of '{}' is not on this host; it goes to '{}'",
+            file.original.display(),
+            inside.display()
+        ));
+        inside
+    }
+
+    fn all_targets(&self) -> BTreeSet<PathBuf> {
+        let files = self.files.iter().map(|file| file.target.clone());
+        files.chain([self.settings_file.clone()]).collect()
+    }
+
+    fn refuse_if_in_the_way(&self, manifest: &Manifest, present: &Present) -> Result<()> {
+        let name = &manifest.machine.name;
+        for file in &self.files {
+            let medium = self
+                .media
+                .iter()
+                .find(|(_, target)| **target == file.target)
+                .map(|(id, _)| *id);
+            refuse_if_in_the_way(present, name, &file.target, medium)?;
+        }
+        refuse_if_in_the_way(present, name, &self.settings_file, None)
+    }
+
+    /// The original settings where everything is where it was, else adjusted ones.
+    fn settings(
+        &self,
+        store: &dyn SnapshotStore,
+        snapshot: &Snapshot,
+        manifest: &Manifest,
+    ) -> Result<String> {
+        let path = manifest
+            .original_settings
+            .as_ref()
+            .filter(|_| !manifest.registry_was_rebuilt);
+        let text = catalog::settings_text(store, &snapshot.id, path.unwrap_or(&manifest.settings))?;
+        portable::settings_at(&text, &self.folder, &self.media)
+    }
+}
+
+/// Images that linked clones of other machines depend on must come out of the restore as they are.
+fn refuse_if_others_depend(
+    host: &Host,
+    store: &dyn SnapshotStore,
+    intent: &RestoreIntent,
+    layout: &Layout,
+    present: &Present,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let Some(virtualbox) = host.virtualbox() else {
+        return Ok(());
+    };
+    let media = virtualbox.media()?;
+    let refuse = |path: &Path, users: Vec<MachineId>| -> Result<()> {
+        Err(Error::OthersDepend {
+            path: path.to_owned(),
+            dependents: names_of(host, &users)?,
+        })
+    };
+    let others = |medium| {
+        let mut users = related_users(medium, &media);
+        users.retain(|user| *user != intent.machine);
+        users
+    };
+    let present_media = present
+        .inventory
+        .iter()
+        .flat_map(|inventory| &inventory.media);
+    for medium in present_media.filter(|medium| intent.remove.contains(&medium.location)) {
+        let users = others(medium.id);
+        if !users.is_empty() {
+            return refuse(&medium.location, users);
+        }
+    }
+    for (id, target) in &layout.media {
+        let users = others(*id);
+        if !users.is_empty() && !is_left_as_it_is(store, intent, target, progress)? {
+            return refuse(target, users);
+        }
+    }
+    Ok(())
+}
+
+fn names_of(host: &Host, machines: &[MachineId]) -> Result<Vec<String>> {
+    let name = |id: &MachineId| {
+        Ok(Machine::registered(host, *id)?.map_or_else(|| id.to_string(), |machine| machine.name))
+    };
+    machines.iter().map(name).collect()
+}
+
+fn is_left_as_it_is(
+    store: &dyn SnapshotStore,
+    intent: &RestoreIntent,
+    target: &Path,
+    progress: &dyn Progress,
+) -> Result<bool> {
+    let whole = request(intent)?;
+    let files: Vec<_> = whole
+        .files
+        .into_iter()
+        .filter(|file| file.target == target)
+        .collect();
+    let one = RestoreRequest {
+        snapshot: whole.snapshot,
+        files,
+        seeds: Vec::new(),
+    };
+    let stats = store.plan_restore(&one, progress)?;
+    let same_length = std::fs::metadata(target).is_ok_and(|file| file.len() == stats.total_bytes);
+    Ok(same_length && stats.in_place_bytes == stats.total_bytes)
+}
+
+/// A medium that another machine uses somewhere else would stop the registration.
+fn refuse_if_media_are_taken(host: &Host, intent: &RestoreIntent, layout: &Layout) -> Result<()> {
+    let Some(virtualbox) = host.virtualbox() else {
+        return Ok(());
+    };
+    for medium in virtualbox.media()? {
+        let is_elsewhere = layout
+            .media
+            .get(&medium.id)
+            .is_some_and(|target| *target != medium.location);
+        let other = medium.used_by.iter().find(|user| **user != intent.machine);
+        if let Some(user) = other.filter(|_| is_elsewhere) {
+            return Err(Error::MediumTaken {
+                medium: medium.id,
+                location: medium.location.clone(),
+                user: format!("machine {user}"),
+            });
+        }
+    }
+    Ok(())
+}

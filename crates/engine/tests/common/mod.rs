@@ -1,0 +1,168 @@
+//! A host without VirtualBox, a repository, and a machine that is named by its settings file.
+#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    missing_docs
+)]
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use vrs_engine::clone::CloneOptions;
+use vrs_engine::machine::Machine;
+use vrs_engine::restore::{self, RestoreOptions, RestorePlan, Restored};
+use vrs_engine::snapshot::Snapshot;
+use vrs_engine::take::{self, TakeOptions, TakePlan, Taken};
+use vrs_engine::{Host, Result, catalog, clone, selection};
+use vrs_progress::{NoProgress, Progress};
+use vrs_repository::{InitOptions, Location, OpenOptions, Password, ResticRepository};
+use vrs_testkit::{SampleDisk, SampleMachine};
+
+pub const MIB: u64 = 1 << 20;
+
+/// A folder with a repository, a state folder and machines.
+pub struct Scene {
+    pub folder: PathBuf,
+    pub host: Host,
+    // Opening derives a key on purpose slowly.
+    store: OnceCell<ResticRepository>,
+}
+
+impl Scene {
+    pub fn new(folder: &Path) -> Self {
+        let host = Host {
+            virtualbox: Err("not installed in this test".to_owned()),
+            state_folder: folder.join("state"),
+            name: "testhost".to_owned(),
+        };
+        Self {
+            folder: folder.to_owned(),
+            host,
+            store: OnceCell::new(),
+        }
+    }
+
+    pub fn with_repository(folder: &Path) -> Self {
+        let scene = Self::new(folder);
+        ResticRepository::init(&scene.location(), &password(), &InitOptions::default()).unwrap();
+        scene
+    }
+
+    pub fn location(&self) -> Location {
+        Location::parse(self.folder.join("repository").to_str().unwrap()).unwrap()
+    }
+
+    pub fn store(&self) -> &ResticRepository {
+        self.store.get_or_init(|| {
+            ResticRepository::open(&self.location(), &password(), &OpenOptions::default()).unwrap()
+        })
+    }
+
+    pub fn machines(&self) -> PathBuf {
+        let folder = self.folder.join("machines");
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    /// A machine with two disks, one outside its folder, and an nvram file.
+    pub fn machine(&self, name: &str) -> SampleMachine {
+        let outside = self.folder.join("outside disks");
+        std::fs::create_dir_all(&outside).unwrap();
+        let mut machine = SampleMachine::builder(&self.machines(), name)
+            .disk(SampleDisk::dynamic(24 * MIB))
+            .disk(SampleDisk::dynamic(8 * MIB).at(outside.join("data.vdi")))
+            .nvram(3000)
+            .build();
+        machine.fill(0, 0, 5 * MIB as usize, 1);
+        machine.fill(0, 9 * MIB, 3 * MIB as usize, 2);
+        machine.fill(1, MIB, 2 * MIB as usize, 3);
+        machine
+    }
+
+    pub fn find(&self, machine: &SampleMachine) -> Machine {
+        Machine::find(&self.host, machine.settings_path().to_str().unwrap()).unwrap()
+    }
+
+    pub fn plan_take(&self, machine: &SampleMachine, options: TakeOptions) -> Result<TakePlan> {
+        TakePlan::make(&self.host, self.store(), &self.find(machine), options)
+    }
+
+    pub fn take(&self, machine: &SampleMachine) -> Taken {
+        self.try_take(machine, &NoProgress).unwrap()
+    }
+
+    pub fn try_take(&self, machine: &SampleMachine, progress: &dyn Progress) -> Result<Taken> {
+        let plan = self.plan_take(machine, TakeOptions::default())?;
+        take::execute(&self.host, self.store(), &plan, progress)
+    }
+
+    pub fn select(&self, wanted: &str) -> Snapshot {
+        let snapshots = catalog::snapshots(self.store()).unwrap().snapshots;
+        selection::select(&snapshots, wanted, &jiff::tz::TimeZone::UTC)
+            .unwrap()
+            .clone()
+    }
+
+    pub fn plan_restore(&self, wanted: &str) -> Result<RestorePlan> {
+        let snapshot = self.select(wanted);
+        RestorePlan::make(
+            &self.host,
+            self.store(),
+            &snapshot,
+            &RestoreOptions::default(),
+            &NoProgress,
+        )
+    }
+
+    pub fn restore(&self, wanted: &str) -> Restored {
+        let plan = self.plan_restore(wanted).unwrap();
+        restore::execute(&self.host, self.store(), &plan, &NoProgress).unwrap()
+    }
+
+    pub fn plan_clone(&self, wanted: &str, name: &str) -> Result<RestorePlan> {
+        let options = CloneOptions {
+            name: name.to_owned(),
+            ..CloneOptions::default()
+        };
+        clone::plan(&self.host, self.store(), &self.select(wanted), &options)
+    }
+}
+
+pub fn password() -> Password {
+    Password::new("correct horse".to_owned())
+}
+
+/// Every file of a machine with its content.
+pub fn contents(machine: &SampleMachine) -> BTreeMap<PathBuf, Vec<u8>> {
+    machine
+        .files()
+        .into_iter()
+        .map(|path| (path.clone(), std::fs::read(&path).unwrap()))
+        .collect()
+}
+
+/// Every file below a folder with its content.
+pub fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            } else {
+                found.insert(entry.path(), std::fs::read(entry.path()).unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// Waits until files written before count as settled.
+pub fn let_the_clock_move_on() {
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+}

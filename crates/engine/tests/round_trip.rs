@@ -1,0 +1,260 @@
+//! Take, change, take, restore and clone, on a host without VirtualBox.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod common;
+
+use common::{MIB, Scene, contents, let_the_clock_move_on, tree};
+use vrs_engine::restore;
+use vrs_engine::take::TakeOptions;
+use vrs_progress::NoProgress;
+use vrs_vdisk::{Chain, GuestDisk, VdiHeader};
+use vrs_virtualbox::MachineSettings;
+
+#[test]
+fn a_machine_comes_back_exactly_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::with_repository(folder.path());
+    let mut machine = scene.machine("web");
+    let snapshot_in_virtualbox = machine.take_virtualbox_snapshot("s1");
+    machine.fill(0, 2 * MIB, 70_000, 4);
+    machine.save_state(b"ram ram ram");
+    let before = contents(&machine);
+    scene.take(&machine);
+
+    machine.discard_state();
+    machine.fill(0, MIB, 300_000, 5);
+    machine.grow(1, 16 * MIB);
+    machine.take_virtualbox_snapshot("s2");
+    machine.restore_virtualbox_snapshot(snapshot_in_virtualbox);
+    machine.set_mac_address("080027ABCDEF");
+    scene.take(&machine);
+    let after = contents(&machine);
+
+    scene.restore("web@1");
+    assert_eq!(
+        tree(&scene.folder.join("machines")),
+        inside(&before, &scene)
+    );
+    assert_eq!(
+        std::fs::read(scene.folder.join("outside disks/data.vdi")).unwrap(),
+        before[&scene.folder.join("outside disks/data.vdi")]
+    );
+    scene.restore("web@latest");
+    assert_eq!(tree(&scene.folder.join("machines")), inside(&after, &scene));
+    assert!(scene.host.journals().unfinished().unwrap().is_empty());
+}
+
+fn inside(
+    files: &std::collections::BTreeMap<std::path::PathBuf, Vec<u8>>,
+    scene: &Scene,
+) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
+    let machines = scene.folder.join("machines");
+    files
+        .iter()
+        .filter(|(path, _)| path.starts_with(&machines))
+        .map(|(path, bytes)| (path.clone(), bytes.clone()))
+        .collect()
+}
+
+#[test]
+fn a_deleted_machine_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::with_repository(folder.path());
+    let machine = scene.machine("web");
+    let before = contents(&machine);
+    scene.take(&machine);
+    std::fs::remove_dir_all(machine.folder()).unwrap();
+    std::fs::remove_dir_all(scene.folder.join("outside disks")).unwrap();
+    std::fs::create_dir(scene.folder.join("outside disks")).unwrap();
+    scene.restore("web@latest");
+    for (path, bytes) in before {
+        assert!(std::fs::read(&path).unwrap() == bytes, "{}", path.display());
+    }
+}
+
+#[test]
+fn an_unchanged_machine_reads_no_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::with_repository(folder.path());
+    let machine = scene.machine("web");
+    let_the_clock_move_on();
+    scene.take(&machine);
+    let second = scene.take(&machine);
+    let settings_bytes = std::fs::metadata(machine.settings_path()).unwrap().len();
+    assert_eq!(second.stats.read_bytes, settings_bytes);
+    assert_eq!(
+        second.stats.new_chunks, 1,
+        "the manifest differs in its time"
+    );
+
+    let plan = scene
+        .plan_take(
+            &machine,
+            TakeOptions {
+                force_read: true,
+                ..TakeOptions::default()
+            },
+        )
+        .unwrap();
+    assert!(plan.files.iter().all(|file| !file.is_unchanged()));
+}
+
+#[test]
+fn a_file_changed_in_the_tick_of_its_capture_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::with_repository(folder.path());
+    let machine = scene.machine("web");
+    let first = scene.take(&machine);
+    assert!(first.manifest.files.iter().all(|file| !file.settled));
+    let plan = scene.plan_take(&machine, TakeOptions::default()).unwrap();
+    assert!(plan.files.iter().all(|file| !file.is_unchanged()));
+}
+
+#[test]
+fn a_small_change_sends_and_fetches_little() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::with_repository(folder.path());
+    let mut machine = scene.machine("web");
+    scene.take(&machine);
+    machine.fill(0, 3 * MIB + 1000, 5000, 9);
+    let second = scene.take(&machine);
+    // One or two chunks of the disk, the manifest, and at most the settings.
+    assert!(second.stats.new_chunks <= 5, "{:?}", second.stats);
+    let restored = scene.restore("web@1");
+    assert!(
+        restored.stats.fetched_bytes <= 2 * (512 << 10) + 20_000,
+        "{:?}",
+        restored.stats
+    );
+    assert!(
+        restored.stats.in_place_bytes > 9 * MIB,
+        "{:?}",
+        restored.stats
+    );
+}
+
+#[test]
+fn a_clone_shares_no_identity() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::with_repository(folder.path());
+    let mut machine = scene.machine("web");
+    machine.take_virtualbox_snapshot("s1");
+    machine.fill(0, 4 * MIB, 10_000, 7);
+    scene.take(&machine);
+    let original_files = contents(&machine);
+    let guest = machine.guest_bytes(0);
+
+    let plan = scene.plan_clone("web@latest", "web 2").unwrap();
+    let clone = restore::execute(&scene.host, scene.store(), &plan, &NoProgress).unwrap();
+    assert_eq!(
+        contents(&machine),
+        original_files,
+        "the first machine is untouched"
+    );
+
+    let settings = MachineSettings::read(&clone.intent.settings_file).unwrap();
+    let original = MachineSettings::read(&machine.settings_path()).unwrap();
+    assert_eq!(settings.name, "web 2");
+    let ids = |settings: &MachineSettings| {
+        let media = settings.all_hard_disks().map(|disk| disk.id.uuid());
+        let snapshots = settings
+            .virtualbox_snapshots()
+            .map(|snapshot| snapshot.id.uuid());
+        media
+            .chain(snapshots)
+            .chain([settings.id.uuid()])
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(ids(&settings).len(), ids(&original).len());
+    assert!(ids(&settings).is_disjoint(&ids(&original)));
+    for disk in settings.all_hard_disks() {
+        let header =
+            VdiHeader::read(&settings.resolve(&clone.intent.folder, &disk.location)).unwrap();
+        assert_eq!(header.uuids.creation, disk.id.uuid());
+    }
+    let attached = settings.hardware.attachments[0].medium.unwrap();
+    let leaf = settings
+        .all_hard_disks()
+        .find(|disk| disk.id == attached)
+        .unwrap();
+    let leaf = settings.resolve(&clone.intent.folder, &leaf.location);
+    let disk = GuestDisk::open(&Chain::resolve(&leaf, &[]).unwrap()).unwrap();
+    let mut bytes = vec![0; guest.len()];
+    disk.read_at(0, &mut bytes).unwrap();
+    assert!(bytes == guest, "the clone's guest disk differs");
+    let mac = |settings: &MachineSettings| {
+        settings
+            .hardware
+            .network_adapters
+            .iter()
+            .map(|adapter| adapter.mac_address.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_ne!(mac(&settings), mac(&original));
+}
+
+#[test]
+fn other_files_are_never_overwritten_or_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::with_repository(folder.path());
+    let machine = scene.machine("web");
+    scene.take(&machine);
+    std::fs::write(machine.folder().join("notes.txt"), b"mine").unwrap();
+    scene.restore("web@latest");
+    assert_eq!(
+        std::fs::read(machine.folder().join("notes.txt")).unwrap(),
+        b"mine"
+    );
+
+    std::fs::remove_file(machine.settings_path()).unwrap();
+    let nvram = machine.folder().join("web.nvram");
+    std::fs::write(&nvram, b"of somebody else").unwrap();
+    let error = scene.plan_restore("web@latest").unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("is in the way and does not belong to machine 'web'"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read(&nvram).unwrap(), b"of somebody else");
+}
+
+#[test]
+fn odd_names_survive() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::with_repository(folder.path());
+    for name in ["-rf", "two\nlines", "quo\"te's", "ünï ☃", "a,b%c", " "] {
+        let mut machine = scene.machine(name);
+        let before = contents(&machine);
+        scene.take(&machine);
+        machine.fill(0, MIB, 100, 8);
+        scene.restore(&format!("{}@latest", machine.id()));
+        assert!(contents(&machine) == before, "{name:?}");
+        std::fs::remove_dir_all(scene.folder.join("outside disks")).unwrap();
+    }
+}
+
+#[test]
+fn names_of_snapshots_are_unique_per_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::with_repository(folder.path());
+    let machine = scene.machine("web");
+    let named = || TakeOptions {
+        name: Some("clean".to_owned()),
+        ..TakeOptions::default()
+    };
+    let plan = scene.plan_take(&machine, named()).unwrap();
+    vrs_engine::take::execute(&scene.host, scene.store(), &plan, &NoProgress).unwrap();
+    assert_eq!(scene.select("web@clean").name.as_deref(), Some("clean"));
+    let error = scene.plan_take(&machine, named()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "'clean' cannot be the name of a snapshot: a snapshot of this machine has it already"
+    );
+}
