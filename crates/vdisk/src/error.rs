@@ -70,6 +70,18 @@ pub enum Error {
         /// What is wrong with it.
         fault: HeaderFault,
     },
+    /// The text of a VMDK image is not understood.
+    #[error(
+        "cannot tell which files the VMDK image {} consists of: {problem}. \
+         VBoxManage clonemedium makes a VDI image of it, which needs no other files",
+        path.display()
+    )]
+    Descriptor {
+        /// The image.
+        path: PathBuf,
+        /// What is not understood.
+        problem: &'static str,
+    },
     /// A block's data lies outside the file.
     #[error(
         "{} is damaged: block {block} should be stored up to byte {end_bytes}, but the file ends \
@@ -221,7 +233,7 @@ impl Error {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::Io { .. } => ErrorKind::Io,
-            Self::UnsupportedFormat { .. } => ErrorKind::Unsupported,
+            Self::UnsupportedFormat { .. } | Self::Descriptor { .. } => ErrorKind::Unsupported,
             Self::Header { fault, .. } => fault.kind(),
             Self::BlockOutsideFile { .. } | Self::DamagedBlockMap { .. } => ErrorKind::Corrupt,
             Self::MissingParent { .. }

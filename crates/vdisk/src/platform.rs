@@ -84,3 +84,17 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 pub fn sync_folder(_folder: &Path) -> io::Result<()> {
     Ok(())
 }
+
+/// Whether `path` is a device of the host.
+#[cfg(unix)]
+pub fn is_device(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = path.metadata().map(|metadata| metadata.file_type());
+    kind.is_ok_and(|kind| kind.is_block_device() || kind.is_char_device())
+}
+
+/// Whether `path` is a device of the host, which is only told by its name here.
+#[cfg(not(unix))]
+pub fn is_device(_path: &Path) -> bool {
+    false
+}

@@ -11,7 +11,7 @@ mod writer;
 pub use block_map::{BlockEntry, BlockMap, Finding, MapReport};
 pub use header::{Geometry, VdiHeader, VdiImageType, VdiUuids, VdiVersion};
 pub use image::{Run, RunKind, VdiImage};
-pub use sector::set_uuids;
+pub use sector::{set_image_identity, set_uuids};
 pub use writer::{VdiCreate, VdiVariant, VdiWriter};
 
 /// Whether a file that begins with `head` is a VDI image.

@@ -4,6 +4,8 @@
 use std::fs::{File, OpenOptions};
 use std::path::Path;
 
+use uuid::Uuid;
+
 use super::header::{Geometry, VdiHeader, VdiUuids, read_header_sector};
 use super::layout::{self, HEADER_1_PLUS_BYTES, HEADER_SECTOR_BYTES, Layout, Since1, put};
 use crate::error::{Error, Result};
@@ -20,10 +22,28 @@ const FILE_INFO: &[u8] = b"<<< Oracle VM VirtualBox Disk Image >>>\n";
 /// # Errors
 /// As [`VdiHeader::read`]; [`Error::Io`] if the image cannot be written.
 pub fn set_uuids(path: &Path, uuids: &VdiUuids) -> Result<()> {
+    change_uuids(path, |_| *uuids)
+}
+
+/// Makes the image at `path` the one with the UUID `own`, based on the image `parent` if there is
+/// one. The modification UUIDs stay. Otherwise like [`set_uuids`].
+///
+/// # Errors
+/// As [`set_uuids`].
+pub fn set_image_identity(path: &Path, own: Uuid, parent: Option<Uuid>) -> Result<()> {
+    let parent = parent.unwrap_or_default();
+    change_uuids(path, |uuids| VdiUuids {
+        creation: own,
+        parent,
+        ..uuids
+    })
+}
+
+fn change_uuids(path: &Path, change: impl FnOnce(VdiUuids) -> VdiUuids) -> Result<()> {
     let file = open_for_writing(path)?;
     let header = VdiHeader::read_from(&file, path)?;
     let mut sector = HeaderSector::read(&file, path, &header)?;
-    sector.set_uuids(uuids);
+    sector.set_uuids(&change(header.uuids));
     sector.write(&file).map_err(Error::io("write", path))?;
     file.sync_all().map_err(Error::io("flush", path))
 }
