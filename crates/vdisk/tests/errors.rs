@@ -146,6 +146,10 @@ fn damaged_block_maps_are_not_read_past_the_file_and_not_written() {
             stored: 3,
             allocated_blocks: 3,
         },
+        Finding::Unused {
+            used_blocks: 3,
+            allocated_blocks: 9,
+        },
     ];
     let texts = findings.map(|finding| {
         Error::DamagedBlockMap {
@@ -158,26 +162,57 @@ fn damaged_block_maps_are_not_read_past_the_file_and_not_written() {
     /vm/disk.vdi is not written to, because its block map is damaged: blocks 1 and 4 are both stored at place 2. Restore the image from a snapshot or copy what can be read with VBoxManage clonemedium
     /vm/disk.vdi is not written to, because its block map is damaged: block 5 is stored at place 99, behind the end of the file. Restore the image from a snapshot or copy what can be read with VBoxManage clonemedium
     /vm/disk.vdi is not written to, because its block map is damaged: block 5 is stored at place 3, but the header says that only 3 are in use. Restore the image from a snapshot or copy what can be read with VBoxManage clonemedium
+    /vm/disk.vdi is not written to, because its block map is damaged: the header says that 9 blocks are stored, but only 3 are. Restore the image from a snapshot or copy what can be read with VBoxManage clonemedium
     ");
+}
+
+/// An image with two of its three blocks stored, with one number changed.
+fn damaged(path: &Path, at: usize, value: u32) -> Vec<u8> {
+    write(path, 0, &noise(1, 2 * MIB as usize));
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    std::fs::write(path, &bytes).unwrap();
+    bytes
 }
 
 #[test]
 fn a_damaged_image_stays_as_it_is_when_writing_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = create(folder.path(), "disk.vdi", VdiVariant::Dynamic, 3 * MIB);
-    write(&path, 0, &noise(1, 2 * MIB as usize));
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[MIB as usize] = 1;
-    std::fs::write(&path, &bytes).unwrap();
-    let error = VdiWriter::open(&path).unwrap_err();
-    assert!(matches!(
-        error,
-        Error::DamagedBlockMap {
-            finding: Finding::Duplicate { .. },
-            ..
+    let map = MIB as usize;
+    let allocated = 388;
+    let duplicate = Finding::Duplicate {
+        first_block: 0,
+        second_block: 1,
+        stored: 1,
+    };
+    let outside = Finding::OutsideFile {
+        block: 2,
+        stored: 2,
+    };
+    let unused = Finding::Unused {
+        used_blocks: 2,
+        allocated_blocks: 3,
+    };
+    let beyond = Finding::BeyondAllocated {
+        block: 1,
+        stored: 1,
+        allocated_blocks: 1,
+    };
+    let cases = [
+        (map, 1, duplicate),
+        (map + 8, 2, outside),
+        (allocated, 3, unused),
+        (allocated, 1, beyond),
+    ];
+    for (at, value, expected) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let path = create(folder.path(), "disk.vdi", VdiVariant::Dynamic, 3 * MIB);
+        let bytes = damaged(&path, at, value);
+        match VdiWriter::open(&path).unwrap_err() {
+            Error::DamagedBlockMap { finding, .. } => assert_eq!(finding, expected),
+            other => panic!("{other}"),
         }
-    ));
-    assert!(std::fs::read(&path).unwrap() == bytes);
+        assert!(std::fs::read(&path).unwrap() == bytes);
+    }
 }
 
 #[test]

@@ -87,6 +87,7 @@ fn raw_disks_are_told_from_files() {
         rw 100 flat \"\\\\.\\PhysicalDrive0\" 63\nRW 5 ZERO\nRW 1 FLAT \"raw-pt.vmdk\" 63\n";
     std::fs::write(&path, descriptor).unwrap();
     let files = extent_files(&path).unwrap();
+    let windows_disk = r"\\.\PhysicalDrive0".to_owned();
     let expected = [
         ExtentFile {
             path: folder.path().join("raw-pt.vmdk"),
@@ -97,7 +98,7 @@ fn raw_disks_are_told_from_files() {
             is_device: true,
         },
         ExtentFile {
-            path: folder.path().join("\\\\.\\PhysicalDrive0"),
+            path: folder.path().join(&windows_disk),
             is_device: true,
         },
     ];

@@ -74,6 +74,14 @@ pub enum Finding {
         /// How many the header says there are.
         allocated_blocks: u32,
     },
+    /// The header counts places that no block uses. They are lost, and with enough of them there
+    /// is no room for a new block.
+    Unused {
+        /// How many blocks are stored.
+        used_blocks: u32,
+        /// How many the header says there are.
+        allocated_blocks: u32,
+    },
 }
 
 impl fmt::Display for Finding {
@@ -99,6 +107,13 @@ impl fmt::Display for Finding {
                 formatter,
                 "block {block} is stored at place {stored}, but the header says that only \
                  {allocated_blocks} are in use"
+            ),
+            Self::Unused {
+                used_blocks,
+                allocated_blocks,
+            } => write!(
+                formatter,
+                "the header says that {allocated_blocks} blocks are stored, but only {used_blocks} are"
             ),
         }
     }
@@ -127,6 +142,16 @@ impl MapReport {
         self.findings_total = self.findings_total.saturating_add(1);
         if self.findings.len() < Self::MOST_LISTED {
             self.findings.push(finding);
+        }
+    }
+
+    fn check_count(&mut self, allocated_blocks: u32) {
+        let used_blocks = self.allocated_blocks;
+        if used_blocks < allocated_blocks {
+            self.add(Finding::Unused {
+                used_blocks,
+                allocated_blocks,
+            });
         }
     }
 
@@ -256,6 +281,7 @@ impl BlockMap {
                 self.check_place(block, stored, &mut report);
             }
         }
+        report.check_count(self.allocated_blocks);
         places.sort_unstable();
         for pair in places.windows(2) {
             if let [(stored, first_block), (same, second_block)] = *pair
