@@ -266,6 +266,27 @@ impl Error {
     }
 }
 
+/// Refuses an access to the disk at `path` that does not lie within its `capacity_bytes`.
+pub(crate) fn check_bounds(
+    path: &Path,
+    capacity_bytes: u64,
+    offset_bytes: u64,
+    length_bytes: u64,
+) -> Result<()> {
+    match offset_bytes.checked_add(length_bytes) {
+        Some(end_bytes) if end_bytes <= capacity_bytes => Ok(()),
+        _ => {
+            let path = path.to_path_buf();
+            Err(Error::OutOfBounds {
+                path,
+                offset_bytes,
+                length_bytes,
+                capacity_bytes,
+            })
+        }
+    }
+}
+
 /// What is wrong with a VDI header. It names no file, because headers also come from elsewhere;
 /// [`Error::Header`] adds the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

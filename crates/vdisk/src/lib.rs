@@ -22,8 +22,7 @@ pub use extent::{Extent, ExtentKind};
 pub use format::ImageFormat;
 pub use guest_disk::{Extents, GuestDisk};
 pub use vdi::{
-    BlockEntry, BlockMap, Finding, Geometry, MapReport, Run, RunKind, VdiCreate, VdiHeader,
-    VdiImage, VdiImageType, VdiUuids, VdiVariant, VdiVersion, VdiWriter, set_image_identity,
-    set_uuids,
+    BlockEntry, BlockMap, Finding, Geometry, MapReport, VdiCreate, VdiHeader, VdiImage,
+    VdiImageType, VdiUuids, VdiVariant, VdiVersion, VdiWriter, set_image_identity, set_uuids,
 };
 pub use vmdk::{ExtentFile, extent_files, extent_names};
