@@ -236,3 +236,17 @@ fn a_header_cut_anywhere_is_refused() {
         }
     }
 }
+
+#[test]
+fn a_block_map_that_the_file_does_not_hold_is_refused() {
+    for (raw, map_end) in [(RawHeader::v1(), 528), (RawHeader::v0(), 436)] {
+        assert!(VdiHeader::parse(&raw.0, map_end).is_ok());
+        let fault = VdiHeader::parse(&raw.0, map_end - 1).unwrap_err();
+        let expected = HeaderFault::MapOutsideFile {
+            blocks: 4,
+            end_bytes: map_end,
+            file_len_bytes: map_end - 1,
+        };
+        assert_eq!(fault, expected);
+    }
+}

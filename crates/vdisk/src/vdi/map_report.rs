@@ -78,7 +78,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What [`BlockMap::check`] found.
+/// What [`crate::BlockMap::check`] found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MapReport {
     /// Blocks that the image leaves to its parent, or to chance.
