@@ -8,6 +8,10 @@ use vrs_vdisk::extent_names;
 fuzz_target!(|bytes: &[u8]| {
     for name in extent_names(bytes).unwrap_or_default() {
         assert!(!name.is_empty() && !name.contains('\n'));
-        assert!(bytes.windows(name.len()).any(|part| part == name.as_bytes()));
+        assert!(
+            bytes
+                .windows(name.len())
+                .any(|part| part == name.as_bytes())
+        );
     }
 });
