@@ -59,5 +59,8 @@ fn change(path: &Path, chain: &Chain, mut expected: Vec<u8>) {
         .write_at(third as u64, &new)
         .expect("a sound image can be written");
     expected[third..2 * third].copy_from_slice(&new);
-    assert_eq!(contents(chain).as_ref(), Some(&expected));
+    assert!(
+        contents(chain).as_ref() == Some(&expected),
+        "the disk reads as written"
+    );
 }

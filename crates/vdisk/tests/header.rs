@@ -250,3 +250,19 @@ fn a_block_map_that_the_file_does_not_hold_is_refused() {
         assert_eq!(fault, expected);
     }
 }
+
+#[test]
+fn a_block_map_in_the_headers_sector_keeps_every_new_entry() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("old.vdi");
+    std::fs::write(&path, RawHeader::v0().file(420, &[!0; 4], 436, &[])).unwrap();
+    let bytes = noise(1, 4 * MIB as usize);
+    write(&path, 0, &bytes);
+    assert!(contents(&disk(&path)) == bytes);
+    set_image_identity(&path, uuid(7), None).unwrap();
+    write(&path, MIB, &[1]);
+    assert_eq!(
+        contents(&disk(&path))[MIB as usize + 1..],
+        bytes[MIB as usize + 1..]
+    );
+}

@@ -209,7 +209,7 @@ fn explain(path: &Path, fault: HeaderFault) -> Error {
 }
 
 /// The first sector of a file, or all of it if it is shorter.
-pub(super) fn read_header_sector(file: &File, file_len_bytes: u64) -> std::io::Result<Vec<u8>> {
+fn read_header_sector(file: &File, file_len_bytes: u64) -> std::io::Result<Vec<u8>> {
     let sector_bytes = usize::try_from(file_len_bytes).unwrap_or(usize::MAX);
     let mut sector = vec![0; sector_bytes.min(HEADER_SECTOR_BYTES)];
     platform::read_exact_at(file, &mut sector, 0)?;

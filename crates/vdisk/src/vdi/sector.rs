@@ -6,7 +6,7 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use super::header::{Geometry, VdiHeader, VdiUuids, read_header_sector};
+use super::header::{Geometry, VdiHeader, VdiUuids};
 use super::layout::{self, HEADER_1_PLUS_BYTES, HEADER_SECTOR_BYTES, Layout, Since1, put};
 use crate::error::{Error, Result};
 use crate::platform;
@@ -57,7 +57,7 @@ pub(super) fn open_for_writing(path: &Path) -> Result<File> {
         .map_err(Error::io("open for writing", path))
 }
 
-/// The sector and where its fields are.
+/// What is written of the sector, and where its fields are.
 #[derive(Debug)]
 pub(super) struct HeaderSector {
     bytes: Vec<u8>,
@@ -65,14 +65,16 @@ pub(super) struct HeaderSector {
 }
 
 impl HeaderSector {
-    /// The sector of an existing image whose header is `header`.
+    /// That of an existing image whose header is `header`. Only the header itself: the block map may
+    /// begin in the same sector.
     pub(super) fn read(file: &File, path: &Path, header: &VdiHeader) -> Result<Self> {
         let layout = Layout::of(header.version).map_err(Error::header(path))?;
-        let bytes = read_header_sector(file, u64::MAX).map_err(Error::io("read", path))?;
+        let mut bytes = vec![0; layout.end];
+        platform::read_exact_at(file, &mut bytes, 0).map_err(Error::io("read", path))?;
         Ok(Self { bytes, layout })
     }
 
-    /// The sector of a new image of version 1.1.
+    /// That of a new image of version 1.1.
     pub(super) fn new(header: &VdiHeader) -> Self {
         let mut sector = Self {
             bytes: vec![0; HEADER_SECTOR_BYTES],
