@@ -70,6 +70,18 @@ pub enum Error {
         /// What is wrong with it.
         fault: HeaderFault,
     },
+    /// The text of a VMDK image is not understood.
+    #[error(
+        "cannot tell which files the VMDK image {} consists of: {problem}. \
+         VBoxManage clonemedium makes a VDI image of it, which needs no other files",
+        path.display()
+    )]
+    Descriptor {
+        /// The image.
+        path: PathBuf,
+        /// What is not understood.
+        problem: &'static str,
+    },
     /// A block's data lies outside the file.
     #[error(
         "{} is damaged: block {block} should be stored up to byte {end_bytes}, but the file ends \
@@ -221,7 +233,7 @@ impl Error {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::Io { .. } => ErrorKind::Io,
-            Self::UnsupportedFormat { .. } => ErrorKind::Unsupported,
+            Self::UnsupportedFormat { .. } | Self::Descriptor { .. } => ErrorKind::Unsupported,
             Self::Header { fault, .. } => fault.kind(),
             Self::BlockOutsideFile { .. } | Self::DamagedBlockMap { .. } => ErrorKind::Corrupt,
             Self::MissingParent { .. }
@@ -251,6 +263,27 @@ impl Error {
     pub(crate) fn header(path: &Path) -> impl FnOnce(HeaderFault) -> Self {
         let path = path.to_path_buf();
         move |fault| Self::Header { path, fault }
+    }
+}
+
+/// Refuses an access to the disk at `path` that does not lie within its `capacity_bytes`.
+pub(crate) fn check_bounds(
+    path: &Path,
+    capacity_bytes: u64,
+    offset_bytes: u64,
+    length_bytes: u64,
+) -> Result<()> {
+    match offset_bytes.checked_add(length_bytes) {
+        Some(end_bytes) if end_bytes <= capacity_bytes => Ok(()),
+        _ => {
+            let path = path.to_path_buf();
+            Err(Error::OutOfBounds {
+                path,
+                offset_bytes,
+                length_bytes,
+                capacity_bytes,
+            })
+        }
     }
 }
 

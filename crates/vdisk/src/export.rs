@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind};
 use crate::guest_disk::GuestDisk;
 use crate::platform;
-use crate::vdi::{VdiCreate, VdiVariant, VdiWriter};
+use crate::vdi::{VdiCreate, VdiVariant, VdiWriter, is_zero};
 
 /// What to export a disk as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,20 +104,19 @@ fn copy_extent(
 
 /// Writes `bytes` except for its zero pages, each run of others in one piece.
 fn write_non_zero(sink: &mut Sink, offset_bytes: u64, bytes: &[u8]) -> Result<()> {
+    let pages: Vec<bool> = bytes.chunks(PAGE_BYTES).map(is_zero).collect();
     let mut offset_bytes = offset_bytes;
-    let pages: Vec<&[u8]> = bytes.chunks(PAGE_BYTES).collect();
-    for run in pages.chunk_by(|left, right| is_zero(left) == is_zero(right)) {
-        let length: usize = run.iter().map(|page| page.len()).sum();
-        if !run.first().is_some_and(|page| is_zero(page)) {
-            sink.write_at(offset_bytes, &run.concat())?;
+    let mut rest = bytes;
+    for run in pages.chunk_by(|left, right| left == right) {
+        let length = run.len().saturating_mul(PAGE_BYTES);
+        let (part, behind) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+        if run.first() == Some(&false) {
+            sink.write_at(offset_bytes, part)?;
         }
-        offset_bytes = offset_bytes.saturating_add(length as u64);
+        offset_bytes = offset_bytes.saturating_add(part.len() as u64);
+        rest = behind;
     }
     Ok(())
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0)
 }
 
 /// What is being written to.
@@ -172,10 +171,6 @@ fn partial_path(target: &Path) -> Result<TempPath> {
 }
 
 fn publish(partial: TempPath, target: &Path) -> Result<()> {
-    let folder = target
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
     partial
         .persist_noclobber(target)
         .map_err(|error| match error.error.kind() {
@@ -184,5 +179,5 @@ fn publish(partial: TempPath, target: &Path) -> Result<()> {
             },
             _ => Error::io("rename the export to", target)(error.error),
         })?;
-    platform::sync_folder(folder).map_err(Error::io("flush", folder))
+    platform::sync_name(target).map_err(Error::io("flush the name of", target))
 }

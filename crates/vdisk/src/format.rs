@@ -33,11 +33,14 @@ pub enum ImageFormat {
 const VHD_MAGIC: &[u8] = b"conectix";
 const VHD_FOOTER_BYTES: u64 = 512;
 
+/// How the text of a VMDK image begins; VMware has used both.
+pub const VMDK_DESCRIPTOR_MAGICS: [&[u8]; 2] = [b"# Disk DescriptorFile", b"#Disk DescriptorFile"];
+
 const LEADING_MAGICS: [(&[u8], ImageFormat); 9] = [
     (b"KDMV", ImageFormat::Vmdk),
     (b"COWD", ImageFormat::Vmdk),
-    (b"# Disk DescriptorFile", ImageFormat::Vmdk),
-    (b"#Disk DescriptorFile", ImageFormat::Vmdk),
+    (VMDK_DESCRIPTOR_MAGICS[0], ImageFormat::Vmdk),
+    (VMDK_DESCRIPTOR_MAGICS[1], ImageFormat::Vmdk),
     (b"vhdxfile", ImageFormat::Vhdx),
     (VHD_MAGIC, ImageFormat::Vhd),
     (b"QFI\xfb", ImageFormat::Qcow2),

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use crate::chain::{Chain, Link};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_bounds};
 use crate::extent::{Extent, ExtentKind};
 use crate::vdi::{RunKind, VdiImage};
 
@@ -59,7 +59,8 @@ impl GuestDisk {
     /// # Errors
     /// [`Error::OutOfBounds`]; [`Error::BlockOutsideFile`]; [`Error::Io`].
     pub fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> Result<()> {
-        self.check_bounds(offset_bytes, buffer.len() as u64)?;
+        let path = self.layers.first().map_or(Path::new(""), VdiImage::path);
+        check_bounds(path, self.capacity_bytes, offset_bytes, buffer.len() as u64)?;
         let mut offset_bytes = offset_bytes;
         let mut rest = buffer;
         while !rest.is_empty() {
@@ -130,26 +131,6 @@ impl GuestDisk {
             }
         }
         piece(ExtentKind::Unallocated, None, length_bytes, 0)
-    }
-
-    fn check_bounds(&self, offset_bytes: u64, length_bytes: u64) -> Result<()> {
-        let capacity_bytes = self.capacity_bytes;
-        match offset_bytes.checked_add(length_bytes) {
-            Some(end_bytes) if end_bytes <= capacity_bytes => Ok(()),
-            _ => {
-                let path = self
-                    .layers
-                    .first()
-                    .map_or(Path::new(""), VdiImage::path)
-                    .to_path_buf();
-                Err(Error::OutOfBounds {
-                    path,
-                    offset_bytes,
-                    length_bytes,
-                    capacity_bytes,
-                })
-            }
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! the disk's bytes as the guest sees them.
 //!
 //! Reads and writes VDI (versions 0 and 1; dynamic, fixed, undo, differencing). Other formats are
-//! recognised, not read. Nothing read from a file is believed before it is checked, and no memory is
+//! recognised, not read, except for the list of files that a VMDK image is made of. Nothing read from a file is believed before it is checked, and no memory is
 //! taken for what a header merely claims. This crate knows nothing of VirtualBox as a program.
 
 mod chain;
@@ -13,6 +13,7 @@ mod format;
 mod guest_disk;
 mod platform;
 mod vdi;
+mod vmdk;
 
 pub use chain::{Chain, Link, StaleParentModification};
 pub use error::{Error, ErrorKind, HeaderFault, Result};
@@ -21,6 +22,7 @@ pub use extent::{Extent, ExtentKind};
 pub use format::ImageFormat;
 pub use guest_disk::{Extents, GuestDisk};
 pub use vdi::{
-    BlockEntry, BlockMap, Finding, Geometry, MapReport, Run, RunKind, VdiCreate, VdiHeader,
-    VdiImage, VdiImageType, VdiUuids, VdiVariant, VdiVersion, VdiWriter, set_uuids,
+    BlockEntry, BlockMap, Finding, Geometry, MapReport, VdiCreate, VdiHeader, VdiImage,
+    VdiImageType, VdiUuids, VdiVariant, VdiVersion, VdiWriter, set_image_identity, set_uuids,
 };
+pub use vmdk::{ExtentFile, extent_files, extent_names};

@@ -73,14 +73,31 @@ pub fn write_all_at(mut file: &File, bytes: &[u8], offset_bytes: u64) -> io::Res
     file.write_all(bytes)
 }
 
-/// Makes the names in `folder` durable, after a rename into it.
+/// Makes the name of `file` durable, after it was created or renamed.
 #[cfg(unix)]
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+pub fn sync_name(file: &Path) -> io::Result<()> {
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Folders cannot be flushed here; the file system does so in its own time.
 #[cfg(not(unix))]
-pub fn sync_folder(_folder: &Path) -> io::Result<()> {
+pub fn sync_name(_file: &Path) -> io::Result<()> {
     Ok(())
+}
+
+/// Whether `path` is a device of the host.
+#[cfg(unix)]
+pub fn is_device(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = path.metadata().map(|metadata| metadata.file_type());
+    kind.is_ok_and(|kind| kind.is_block_device() || kind.is_char_device())
+}
+
+/// Whether `path` is a device of the host, which is only told by its name here.
+#[cfg(not(unix))]
+pub fn is_device(_path: &Path) -> bool {
+    false
 }

@@ -3,11 +3,11 @@
 //! Takes four bytes of memory per block, allocated only after the file was found to be long enough
 //! for the map. Entries are kept as found; [`BlockMap::check`] tells which of them cannot be.
 
-use std::fmt;
 use std::fs::File;
 
 use super::header::VdiHeader;
 use super::layout::{BLOCK_FREE, BLOCK_ZERO};
+use super::map_report::{Finding, MapReport};
 use crate::platform;
 
 /// What the image knows about one block.
@@ -42,101 +42,6 @@ impl BlockEntry {
     /// The entry as it is stored.
     pub(super) const fn to_bytes(self) -> [u8; 4] {
         self.to_raw().to_le_bytes()
-    }
-}
-
-/// Something that cannot be right about a block map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Finding {
-    /// Two blocks of the disk claim the same place in the file.
-    Duplicate {
-        /// One of them.
-        first_block: u32,
-        /// The other.
-        second_block: u32,
-        /// The file's block that both claim.
-        stored: u32,
-    },
-    /// A block lies behind the end of the file, wholly or in part.
-    OutsideFile {
-        /// The block of the disk.
-        block: u32,
-        /// The file's block that it claims.
-        stored: u32,
-    },
-    /// A block lies where VirtualBox will put the next new block, which would overwrite it.
-    BeyondAllocated {
-        /// The block of the disk.
-        block: u32,
-        /// The file's block that it claims.
-        stored: u32,
-        /// How many the header says there are.
-        allocated_blocks: u32,
-    },
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Duplicate {
-                first_block,
-                second_block,
-                stored,
-            } => write!(
-                formatter,
-                "blocks {first_block} and {second_block} are both stored at place {stored}"
-            ),
-            Self::OutsideFile { block, stored } => write!(
-                formatter,
-                "block {block} is stored at place {stored}, behind the end of the file"
-            ),
-            Self::BeyondAllocated {
-                block,
-                stored,
-                allocated_blocks,
-            } => write!(
-                formatter,
-                "block {block} is stored at place {stored}, but the header says that only \
-                 {allocated_blocks} are in use"
-            ),
-        }
-    }
-}
-
-/// What [`BlockMap::check`] found.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct MapReport {
-    /// Blocks that the image leaves to its parent, or to chance.
-    pub free_blocks: u32,
-    /// Blocks marked as zero.
-    pub zero_blocks: u32,
-    /// Blocks stored in the file.
-    pub allocated_blocks: u32,
-    /// The first findings, at most [`MapReport::MOST_LISTED`].
-    pub findings: Vec<Finding>,
-    /// How many there are in all.
-    pub findings_total: u64,
-}
-
-impl MapReport {
-    /// How many findings are listed, so that a file full of nonsense does not fill the memory.
-    pub const MOST_LISTED: usize = 100;
-
-    fn add(&mut self, finding: Finding) {
-        self.findings_total = self.findings_total.saturating_add(1);
-        if self.findings.len() < Self::MOST_LISTED {
-            self.findings.push(finding);
-        }
-    }
-
-    const fn count(&mut self, entry: BlockEntry) {
-        let counter = match entry {
-            BlockEntry::Free => &mut self.free_blocks,
-            BlockEntry::Zero => &mut self.zero_blocks,
-            BlockEntry::Allocated(_) => &mut self.allocated_blocks,
-        };
-        *counter = counter.saturating_add(1);
     }
 }
 
@@ -256,6 +161,7 @@ impl BlockMap {
                 self.check_place(block, stored, &mut report);
             }
         }
+        report.check_count(self.allocated_blocks);
         places.sort_unstable();
         for pair in places.windows(2) {
             if let [(stored, first_block), (same, second_block)] = *pair

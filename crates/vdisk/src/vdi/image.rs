@@ -140,8 +140,7 @@ impl VdiImage {
     /// What the image says about the byte at `offset_bytes` of the disk and those after it, up to
     /// `limit_bytes` of them. The run has at least one byte unless it begins at the disk's end or
     /// the limit is 0.
-    #[must_use]
-    pub fn run(&self, offset_bytes: u64, limit_bytes: u64) -> Run {
+    pub(crate) fn run(&self, offset_bytes: u64, limit_bytes: u64) -> Run {
         let left_bytes = self.header.capacity_bytes.saturating_sub(offset_bytes);
         let limit_bytes = limit_bytes.min(left_bytes);
         let (first, within_bytes) = self.grid.locate(offset_bytes);

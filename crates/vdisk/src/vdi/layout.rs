@@ -11,6 +11,12 @@ pub const SIGNATURE: u32 = 0xbeda_107f;
 pub const SIGNATURE_AT: usize = 64;
 pub const VERSION_AT: usize = 68;
 
+/// The unit of disk sizes.
+pub const SECTOR_BYTES: u64 = 512;
+
+/// 64 Mi blocks are a disk of 64 TiB, and a block map of 256 MiB in memory.
+pub const MOST_BLOCKS: u32 = 1 << 26;
+
 /// Length of the header's own part that precedes the versioned fields.
 pub const PREHEADER_BYTES: usize = 72;
 pub const COMMENT_BYTES: usize = 256;
@@ -19,6 +25,9 @@ pub const COMMENT_BYTES: usize = 256;
 /// the logical geometry at the end.
 pub const HEADER_1_BYTES: u32 = 384;
 pub const HEADER_1_PLUS_BYTES: u32 = 400;
+
+/// Size of an entry of the block map.
+pub const ENTRY_BYTES: u64 = 4;
 
 /// Entries of the block map that are no block numbers.
 pub const BLOCK_FREE: u32 = 0xffff_ffff;

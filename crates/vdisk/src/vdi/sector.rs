@@ -4,7 +4,9 @@
 use std::fs::{File, OpenOptions};
 use std::path::Path;
 
-use super::header::{Geometry, VdiHeader, VdiUuids, read_header_sector};
+use uuid::Uuid;
+
+use super::header::{Geometry, VdiHeader, VdiUuids};
 use super::layout::{self, HEADER_1_PLUS_BYTES, HEADER_SECTOR_BYTES, Layout, Since1, put};
 use crate::error::{Error, Result};
 use crate::platform;
@@ -20,10 +22,28 @@ const FILE_INFO: &[u8] = b"<<< Oracle VM VirtualBox Disk Image >>>\n";
 /// # Errors
 /// As [`VdiHeader::read`]; [`Error::Io`] if the image cannot be written.
 pub fn set_uuids(path: &Path, uuids: &VdiUuids) -> Result<()> {
+    change_uuids(path, |_| *uuids)
+}
+
+/// Makes the image at `path` the one with the UUID `own`, based on the image `parent` if there is
+/// one. The modification UUIDs stay. Otherwise like [`set_uuids`].
+///
+/// # Errors
+/// As [`set_uuids`].
+pub fn set_image_identity(path: &Path, own: Uuid, parent: Option<Uuid>) -> Result<()> {
+    let parent = parent.unwrap_or_default();
+    change_uuids(path, |uuids| VdiUuids {
+        creation: own,
+        parent,
+        ..uuids
+    })
+}
+
+fn change_uuids(path: &Path, change: impl FnOnce(VdiUuids) -> VdiUuids) -> Result<()> {
     let file = open_for_writing(path)?;
     let header = VdiHeader::read_from(&file, path)?;
     let mut sector = HeaderSector::read(&file, path, &header)?;
-    sector.set_uuids(uuids);
+    sector.set_uuids(&change(header.uuids));
     sector.write(&file).map_err(Error::io("write", path))?;
     file.sync_all().map_err(Error::io("flush", path))
 }
@@ -37,7 +57,7 @@ pub(super) fn open_for_writing(path: &Path) -> Result<File> {
         .map_err(Error::io("open for writing", path))
 }
 
-/// The sector and where its fields are.
+/// What is written of the sector, and where its fields are.
 #[derive(Debug)]
 pub(super) struct HeaderSector {
     bytes: Vec<u8>,
@@ -45,14 +65,16 @@ pub(super) struct HeaderSector {
 }
 
 impl HeaderSector {
-    /// The sector of an existing image whose header is `header`.
+    /// That of an existing image whose header is `header`. Only the header itself: the block map may
+    /// begin in the same sector.
     pub(super) fn read(file: &File, path: &Path, header: &VdiHeader) -> Result<Self> {
         let layout = Layout::of(header.version).map_err(Error::header(path))?;
-        let bytes = read_header_sector(file, u64::MAX).map_err(Error::io("read", path))?;
+        let mut bytes = vec![0; layout.end];
+        platform::read_exact_at(file, &mut bytes, 0).map_err(Error::io("read", path))?;
         Ok(Self { bytes, layout })
     }
 
-    /// The sector of a new image of version 1.1.
+    /// That of a new image of version 1.1.
     pub(super) fn new(header: &VdiHeader) -> Self {
         let mut sector = Self {
             bytes: vec![0; HEADER_SECTOR_BYTES],

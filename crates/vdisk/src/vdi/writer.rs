@@ -1,75 +1,22 @@
-//! Creating and changing one VDI image, in the layout that VirtualBox gives new images: block map
-//! at 1 MiB, data at the next whole MiB behind it.
+//! Changing one VDI image, new or old.
 //!
 //! Each write leaves an image that VirtualBox accepts: a new block's data goes first, then the
 //! header, then the block's entry, as VirtualBox does it. Only [`VdiWriter::finish`] makes it
 //! durable. Not promised: that readers that have the image open already see the changes.
 
 use std::fs::{File, OpenOptions};
-use std::num::NonZeroU64;
-use std::ops::RangeInclusive;
 use std::path::Path;
 
 use uuid::Uuid;
 
 use super::block_map::{BlockEntry, BlockMap};
-use super::header::{Geometry, VdiHeader, VdiImageType, VdiUuids, VdiVersion};
+use super::create::{VdiCreate, VdiVariant};
+use super::header::VdiHeader;
 use super::image::VdiImage;
+use super::layout::{ENTRY_BYTES, put};
 use super::sector::{HeaderSector, open_for_writing};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_bounds};
 use crate::{GuestDisk, platform};
-
-/// The kind of image to create.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VdiVariant {
-    /// Grows as it is written.
-    Dynamic,
-    /// All blocks allocated (as holes, where the file system has them).
-    Fixed,
-    /// Changes to a parent.
-    Differencing {
-        /// The parent's UUID.
-        parent: Uuid,
-        /// The parent's modification UUID.
-        parent_modification: Uuid,
-    },
-}
-
-/// What image to create.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct VdiCreate {
-    /// The kind of image.
-    pub variant: VdiVariant,
-    /// The size of the disk: a multiple of 512.
-    pub capacity_bytes: u64,
-    /// The size of a block: a power of two from 128 KiB to 128 MiB. `qemu-img` knows 1 MiB only.
-    pub block_size_bytes: u32,
-    /// The new image's UUID.
-    pub uuid: Uuid,
-}
-
-impl VdiCreate {
-    /// The block size that VirtualBox uses.
-    pub const DEFAULT_BLOCK_SIZE_BYTES: u32 = 1 << 20;
-
-    /// An image with the usual block size and a new random UUID.
-    #[must_use]
-    pub fn new(variant: VdiVariant, capacity_bytes: u64) -> Self {
-        let block_size_bytes = Self::DEFAULT_BLOCK_SIZE_BYTES;
-        Self {
-            variant,
-            capacity_bytes,
-            block_size_bytes,
-            uuid: Uuid::new_v4(),
-        }
-    }
-}
-
-const ALIGNMENT_BYTES: u64 = 1 << 20;
-/// What VirtualBox opens.
-const BLOCK_SIZES: RangeInclusive<u32> = 128 << 10..=128 << 20;
-const MOST_BLOCKS: u64 = 1 << 26;
-const SECTOR_BYTES: u32 = 512;
 
 /// An image open for writing.
 #[derive(Debug)]
@@ -87,10 +34,12 @@ impl VdiWriter {
     /// # Errors
     /// [`Error::InvalidParameters`]; [`Error::Exists`] if `path` is there already; [`Error::Io`].
     pub fn create(path: &Path, create: VdiCreate) -> Result<Self> {
-        let header = new_header(&create).map_err(|problem| Error::InvalidParameters {
-            path: path.to_path_buf(),
-            problem,
-        })?;
+        let header = create
+            .header()
+            .map_err(|problem| Error::InvalidParameters {
+                path: path.to_path_buf(),
+                problem,
+            })?;
         let is_fixed = create.variant == VdiVariant::Fixed;
         let map = BlockMap::new(&header, |block| match is_fixed {
             true => BlockEntry::Allocated(block),
@@ -98,7 +47,11 @@ impl VdiWriter {
         });
         let file = create_file(path)?;
         let sector = HeaderSector::new(&header);
-        lay_out(&file, &header, &map, &sector).map_err(Error::io("write", path))?;
+        if let Err(error) = lay_out(&file, &header, &map, &sector) {
+            // What is left of it is no image, and would be in the way of the next attempt.
+            let _ = std::fs::remove_file(path);
+            return Err(Error::io("write", path)(error));
+        }
         let image = VdiImage::from_parts(file, path, header, map);
         Ok(Self {
             image,
@@ -151,7 +104,13 @@ impl VdiWriter {
     /// [`Error::OutOfBounds`]; [`Error::ParentNeeded`]; what reading the parent gives;
     /// [`Error::Io`].
     pub fn write_at(&mut self, offset_bytes: u64, bytes: &[u8]) -> Result<()> {
-        check_bounds(&self.image, offset_bytes, bytes.len() as u64)?;
+        let capacity_bytes = self.image.header().capacity_bytes;
+        check_bounds(
+            self.image.path(),
+            capacity_bytes,
+            offset_bytes,
+            bytes.len() as u64,
+        )?;
         let mut offset_bytes = offset_bytes;
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -176,11 +135,7 @@ impl VdiWriter {
             .file()
             .sync_all()
             .map_err(Error::io("flush", path))?;
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        platform::sync_folder(folder).map_err(Error::io("flush", folder))
+        platform::sync_name(path).map_err(Error::io("flush the name of", path))
     }
 
     /// Writes `part`, which does not leave `block`.
@@ -191,7 +146,7 @@ impl VdiWriter {
             return self.write_raw(start_bytes.saturating_add(within_bytes), part);
         }
         let contents = self.compose(block, within_bytes, part)?;
-        if contents.iter().all(|byte| *byte == 0) {
+        if super::is_zero(&contents) {
             return self.set_entry(block, BlockEntry::Zero);
         }
         let stored = self.image.header().allocated_blocks;
@@ -218,7 +173,7 @@ impl VdiWriter {
             self.read_parent(block, start_bytes, on_disk_bytes, &mut contents)?;
         }
         let within = usize::try_from(within_bytes).unwrap_or(usize::MAX);
-        super::layout::put(&mut contents, within, part);
+        put(&mut contents, within, part);
         Ok(contents)
     }
 
@@ -258,7 +213,7 @@ impl VdiWriter {
 
     fn set_entry(&mut self, block: u32, entry: BlockEntry) -> Result<()> {
         self.image.block_map_mut().set(block, entry);
-        let at_bytes = u64::from(block).saturating_mul(4);
+        let at_bytes = u64::from(block).saturating_mul(ENTRY_BYTES);
         let start_bytes = self.image.header().block_map_offset_bytes;
         self.write_raw(start_bytes.saturating_add(at_bytes), &entry.to_bytes())
     }
@@ -272,22 +227,6 @@ impl VdiWriter {
         self.sector
             .write(self.image.file())
             .map_err(Error::io("write", self.image.path()))
-    }
-}
-
-fn check_bounds(image: &VdiImage, offset_bytes: u64, length_bytes: u64) -> Result<()> {
-    let capacity_bytes = image.header().capacity_bytes;
-    match offset_bytes.checked_add(length_bytes) {
-        Some(end_bytes) if end_bytes <= capacity_bytes => Ok(()),
-        _ => {
-            let path = image.path().to_path_buf();
-            Err(Error::OutOfBounds {
-                path,
-                offset_bytes,
-                length_bytes,
-                capacity_bytes,
-            })
-        }
     }
 }
 
@@ -312,63 +251,4 @@ fn lay_out(
     file.set_len(grid.file_offset_bytes(header.allocated_blocks))?;
     platform::write_all_at(file, &map.to_bytes(), header.block_map_offset_bytes)?;
     sector.write(file)
-}
-
-fn new_header(create: &VdiCreate) -> std::result::Result<VdiHeader, &'static str> {
-    let blocks = checked_blocks(create)?;
-    let map_end_bytes = u64::from(blocks)
-        .saturating_mul(4)
-        .saturating_add(ALIGNMENT_BYTES);
-    let (image_type, parent, parent_modification) = match create.variant {
-        VdiVariant::Dynamic => (VdiImageType::Dynamic, Uuid::nil(), Uuid::nil()),
-        VdiVariant::Fixed => (VdiImageType::Fixed, Uuid::nil(), Uuid::nil()),
-        VdiVariant::Differencing {
-            parent,
-            parent_modification,
-        } => (VdiImageType::Differencing, parent, parent_modification),
-    };
-    let is_fixed = create.variant == VdiVariant::Fixed;
-    let geometry = Geometry {
-        sector_bytes: SECTOR_BYTES,
-        ..Geometry::default()
-    };
-    Ok(VdiHeader {
-        version: VdiVersion { major: 1, minor: 1 },
-        image_type,
-        flags: 0,
-        comment: String::new(),
-        block_map_offset_bytes: ALIGNMENT_BYTES,
-        data_offset_bytes: map_end_bytes.next_multiple_of(ALIGNMENT_BYTES),
-        geometry,
-        logical_geometry: Some(geometry),
-        capacity_bytes: create.capacity_bytes,
-        block_size_bytes: create.block_size_bytes,
-        block_extra_bytes: 0,
-        blocks,
-        allocated_blocks: if is_fixed { blocks } else { 0 },
-        uuids: VdiUuids {
-            creation: create.uuid,
-            modification: Uuid::new_v4(),
-            parent,
-            parent_modification,
-        },
-    })
-}
-
-/// The number of blocks that an image needs, if it may exist.
-fn checked_blocks(create: &VdiCreate) -> std::result::Result<u32, &'static str> {
-    let block_size_bytes = create.block_size_bytes;
-    if !block_size_bytes.is_power_of_two() || !BLOCK_SIZES.contains(&block_size_bytes) {
-        return Err("the block size must be a power of two from 131072 to 134217728 bytes");
-    }
-    let is_whole = create.capacity_bytes.is_multiple_of(SECTOR_BYTES.into());
-    if create.capacity_bytes == 0 || !is_whole {
-        return Err("the disk size must be a multiple of 512 bytes and not 0");
-    }
-    let divisor = NonZeroU64::new(block_size_bytes.into()).unwrap_or(NonZeroU64::MIN);
-    let blocks = create.capacity_bytes.div_ceil(divisor.get());
-    if blocks > MOST_BLOCKS {
-        return Err("the disk would have more than 67108864 blocks; choose a larger block size");
-    }
-    Ok(u32::try_from(blocks).unwrap_or(u32::MAX))
 }

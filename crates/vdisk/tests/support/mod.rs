@@ -84,3 +84,68 @@ pub fn qemu_img(arguments: &[&str]) -> String {
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
+
+/// A header as bytes, to be spoiled field by field.
+pub struct RawHeader(pub Vec<u8>);
+
+impl RawHeader {
+    /// A dynamic 4 MiB image of version 1.1 with blocks of 1 MiB, block map at 512, data at 1024.
+    pub fn v1() -> Self {
+        let mut header = Self(vec![0; 512]);
+        header
+            .set_u32(64, 0xbeda_107f)
+            .set_u32(68, 0x0001_0001)
+            .set_u32(72, 400)
+            .set_u32(76, 1);
+        header
+            .set_u32(340, 512)
+            .set_u32(344, 1024)
+            .set_u32(360, 512);
+        header
+            .set_u64(368, 4 * MIB)
+            .set_u32(376, 1 << 20)
+            .set_u32(384, 4);
+        header.set_uuid(392, uuid(1)).set_uuid(408, uuid(2));
+        header
+    }
+
+    /// The same disk with the header of version 0.2, behind which map and data follow directly.
+    pub fn v0() -> Self {
+        let mut header = Self(vec![0; 512]);
+        header
+            .set_u32(64, 0xbeda_107f)
+            .set_u32(68, 2)
+            .set_u32(72, 1);
+        header
+            .set_u64(352, 4 * MIB)
+            .set_u32(360, 1 << 20)
+            .set_u32(364, 4);
+        header.set_uuid(372, uuid(1)).set_uuid(388, uuid(2));
+        header
+    }
+
+    pub fn set_u32(&mut self, at: usize, value: u32) -> &mut Self {
+        self.0[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    pub fn set_u64(&mut self, at: usize, value: u64) -> &mut Self {
+        self.0[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    pub fn set_uuid(&mut self, at: usize, value: Uuid) -> &mut Self {
+        self.0[at..at + 16].copy_from_slice(&value.to_bytes_le());
+        self
+    }
+
+    /// The file that the header begins, with this block map and data at `data_offset`.
+    pub fn file(&self, map_offset: usize, map: &[u32], data_offset: usize, data: &[u8]) -> Vec<u8> {
+        let mut bytes = self.0.clone();
+        bytes.truncate(map_offset);
+        bytes.extend(map.iter().flat_map(|entry| entry.to_le_bytes()));
+        bytes.resize(bytes.len().max(data_offset), 0);
+        bytes.extend(data);
+        bytes
+    }
+}
