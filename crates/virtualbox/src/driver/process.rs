@@ -23,6 +23,10 @@ const MAX_OUTPUT_BYTES: usize = 64 << 20;
 /// VirtualBox snapshot (measured on 7.2.22).
 const TIME_TO_STOP: Duration = Duration::from_secs(5);
 
+/// How long the last output of a command that has ended may be on its way to us. A daemon that it
+/// started may keep the pipes open much longer.
+const TIME_TO_DRAIN: Duration = Duration::from_secs(2);
+
 /// How often a silent command is looked at.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -139,8 +143,9 @@ impl Output {
     /// Gathers output until the command has ended, was silent for too long, or says too much.
     fn collect(&mut self, child: &mut Child, pieces: &Receiver<Piece>, patience: Duration) -> End {
         let mut heard = Instant::now();
+        let mut ended = None;
         loop {
-            match pieces.recv_timeout(TICK) {
+            let is_complete = match pieces.recv_timeout(TICK) {
                 Ok(piece) => {
                     heard = Instant::now();
                     self.add(piece);
@@ -149,15 +154,27 @@ impl Output {
                     }
                     continue;
                 }
-                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(2)),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    std::thread::sleep(Duration::from_millis(2));
+                    true
+                }
+                Err(RecvTimeoutError::Timeout) => false,
+            };
+            if ended.is_none() {
+                ended = child.try_wait().ok().flatten();
+                // Its last words may come only now.
+                heard = if ended.is_some() {
+                    Instant::now()
+                } else {
+                    heard
+                };
             }
-            // A daemon that the command started may keep the pipes open: what counts is the command.
-            if let Ok(Some(status)) = child.try_wait() {
-                return End::Itself(status);
-            }
-            if heard.elapsed() > patience {
-                return End::Silence;
+            match ended {
+                Some(status) if is_complete || heard.elapsed() > TIME_TO_DRAIN => {
+                    return End::Itself(status);
+                }
+                None if heard.elapsed() > patience => return End::Silence,
+                _ => {}
             }
         }
     }
@@ -308,6 +325,23 @@ mod tests {
             rustix::process::Signal::KILL,
         )
         .unwrap();
+    }
+
+    #[test]
+    fn last_words_are_heard() {
+        // The reader of the pipe is busy with the machine's other work: many at once.
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                std::thread::spawn(|| {
+                    (0..25).all(|_| {
+                        shell("sleep 0.06; echo out; echo err >&2")
+                            .run(TIME_TO_STOP)
+                            .is_ok_and(|ended| ended.stdout == "out\n" && ended.stderr == "err\n")
+                    })
+                })
+            })
+            .collect();
+        assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
     }
 
     #[test]
