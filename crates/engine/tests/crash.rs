@@ -11,10 +11,9 @@
 mod common;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use common::{MIB, Scene, tree};
+use common::{MIB, Scene, Tree, assert_same, tree};
 use vrs_engine::machine::Machine;
 use vrs_engine::recover::{self, Recovered};
 use vrs_engine::take::{self, TakeOptions, TakePlan};
@@ -22,8 +21,6 @@ use vrs_engine::{ErrorKind, restore};
 use vrs_progress::{NoProgress, Progress};
 use vrs_repository::store::{CheckOptions, SnapshotStore};
 use vrs_testkit::run_at_every_step;
-
-type Tree = BTreeMap<PathBuf, Vec<u8>>;
 
 /// A machine whose first snapshot differs from its present state in every respect.
 fn changed_machine(folder: &Path) -> (Tree, Tree) {
@@ -65,15 +62,6 @@ fn assert_sound(scene: &Scene) {
         .check(&CheckOptions { read_data: true }, &NoProgress)
         .unwrap();
     assert_eq!(report.errors, Vec::<String>::new());
-}
-
-/// Compares without printing megabytes.
-fn assert_same(left: &Tree, right: &Tree, what: &str) {
-    let names = |tree: &Tree| tree.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(left), names(right), "{what}");
-    for (path, bytes) in left {
-        assert!(*bytes == right[path], "{what}: {} differs", path.display());
-    }
 }
 
 #[test]

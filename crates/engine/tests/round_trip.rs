@@ -9,7 +9,7 @@
 
 mod common;
 
-use common::{MIB, Scene, contents, let_the_clock_move_on, tree};
+use common::{MIB, Scene, Tree, assert_same, contents, let_the_clock_move_on, tree};
 use vrs_engine::restore;
 use vrs_engine::take::TakeOptions;
 use vrs_progress::NoProgress;
@@ -37,29 +37,17 @@ fn a_machine_comes_back_exactly_as_it_was() {
     let after = contents(&machine);
 
     scene.restore("web@1");
-    assert_eq!(
-        tree(&scene.folder.join("machines")),
-        inside(&before, &scene)
-    );
-    assert_eq!(
-        std::fs::read(scene.folder.join("outside disks/data.vdi")).unwrap(),
-        before[&scene.folder.join("outside disks/data.vdi")]
-    );
+    assert_same(&present_files(&scene), &before, "the first snapshot");
     scene.restore("web@latest");
-    assert_eq!(tree(&scene.folder.join("machines")), inside(&after, &scene));
+    assert_same(&present_files(&scene), &after, "the second snapshot");
     assert!(scene.host.journals().unfinished().unwrap().is_empty());
 }
 
-fn inside(
-    files: &std::collections::BTreeMap<std::path::PathBuf, Vec<u8>>,
-    scene: &Scene,
-) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
-    let machines = scene.folder.join("machines");
+/// Everything that any machine of the scene has, and what should not be there.
+fn present_files(scene: &Scene) -> Tree {
+    let mut files = tree(&scene.folder.join("machines"));
+    files.extend(tree(&scene.folder.join("outside disks")));
     files
-        .iter()
-        .filter(|(path, _)| path.starts_with(&machines))
-        .map(|(path, bytes)| (path.clone(), bytes.clone()))
-        .collect()
 }
 
 #[test]
@@ -87,7 +75,11 @@ fn an_unchanged_machine_reads_no_disk() {
     scene.take(&machine);
     let second = scene.take(&machine);
     let settings_bytes = std::fs::metadata(machine.settings_path()).unwrap().len();
-    assert_eq!(second.stats.read_bytes, settings_bytes);
+    assert!(
+        second.stats.read_bytes <= settings_bytes,
+        "{:?}",
+        second.stats
+    );
     assert_eq!(
         second.stats.new_chunks, 1,
         "the manifest differs in its time"

@@ -138,7 +138,7 @@ pub fn password() -> Password {
 }
 
 /// Every file of a machine with its content.
-pub fn contents(machine: &SampleMachine) -> BTreeMap<PathBuf, Vec<u8>> {
+pub fn contents(machine: &SampleMachine) -> Tree {
     machine
         .files()
         .into_iter()
@@ -147,7 +147,7 @@ pub fn contents(machine: &SampleMachine) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// Every file below a folder with its content.
-pub fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub fn tree(folder: &Path) -> Tree {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -165,4 +165,16 @@ pub fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 /// Waits until files written before count as settled.
 pub fn let_the_clock_move_on() {
     std::thread::sleep(std::time::Duration::from_millis(2100));
+}
+
+/// Files with their content.
+pub type Tree = BTreeMap<PathBuf, Vec<u8>>;
+
+/// Compares without printing megabytes.
+pub fn assert_same(left: &Tree, right: &Tree, what: &str) {
+    let names = |tree: &Tree| tree.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(left), names(right), "{what}");
+    for (path, bytes) in left {
+        assert!(*bytes == right[path], "{what}: {} differs", path.display());
+    }
 }
