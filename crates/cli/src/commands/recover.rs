@@ -1,0 +1,77 @@
+//! `vrs recover`
+
+use vrs_engine::Host;
+use vrs_engine::journal::{Intent, Unfinished};
+use vrs_engine::recover::{self, Recovered};
+
+use crate::args::RecoverArgs;
+use crate::context::Context;
+use crate::errors::{Error, Failure, Result};
+use crate::exit::Exit;
+use crate::reports::recover::{OperationEntry, RecoverOutcome, RecoverReport, location};
+
+pub fn run(context: &Context, args: &RecoverArgs) -> Result<Exit> {
+    let host = context.host()?;
+    let mut report = RecoverReport {
+        operations: Vec::new(),
+    };
+    let mut exit = Exit::Success;
+    for unfinished in wanted_operations(&host, args)? {
+        let outcome = if args.dry_run {
+            Ok(RecoverOutcome::Owed)
+        } else {
+            finish(context, &host, &unfinished)
+        };
+        let outcome = outcome.unwrap_or_else(|error| {
+            exit = exit.max(error.exit());
+            let failure = Failure::new(&error, context.is_verbose());
+            context.printer.failure(&failure);
+            RecoverOutcome::Failed { error: failure }
+        });
+        report
+            .operations
+            .push(OperationEntry::new(&unfinished, outcome));
+        if exit == Exit::Interrupted {
+            break;
+        }
+    }
+    if args.dry_run {
+        context.printer.report(&report)?;
+    } else {
+        context.printer.outcome(&report)?;
+    }
+    Ok(exit)
+}
+
+fn wanted_operations(host: &Host, args: &RecoverArgs) -> Result<Vec<Unfinished>> {
+    let mut owed = recover::owed(host)?;
+    if let Some(machine) = &args.machine {
+        owed.retain(|unfinished| is_about(unfinished, machine));
+        if owed.is_empty() {
+            return Err(Error::usage(format!(
+                "nothing is owed to a machine '{machine}'; `vrs recover --dry-run` shows what is"
+            )));
+        }
+    }
+    Ok(owed)
+}
+
+fn is_about(unfinished: &Unfinished, machine: &str) -> bool {
+    let name = match &unfinished.intent {
+        Intent::Restore(intent) => intent.machine_name.as_str(),
+        _ => "",
+    };
+    name == machine || unfinished.machine.to_string() == machine
+}
+
+fn finish(context: &Context, host: &Host, unfinished: &Unfinished) -> Result<RecoverOutcome> {
+    let store = context.repository_or(location(unfinished))?;
+    Ok(
+        match recover::finish(host, &store, unfinished, &context.reporter())? {
+            Recovered::Finished(stats) => RecoverOutcome::Finished {
+                stats: stats.into(),
+            },
+            Recovered::Dropped => RecoverOutcome::Dropped,
+        },
+    )
+}

@@ -1,0 +1,239 @@
+//! What a command runs with: options, configuration, this computer, the repository.
+
+use std::io::{IsTerminal, stderr};
+use std::path::{Path, PathBuf};
+
+use secrecy::{ExposeSecret, SecretString};
+use vrs_engine::{Host, recover};
+use vrs_repository::{InitOptions, Location, OpenOptions, Password, ResticRepository};
+use vrs_virtualbox::{LocateOptions, VBoxManage};
+
+use crate::args::GlobalArgs;
+use crate::config::{Config, Folders, RepositoryConfig};
+use crate::errors::{Error, Result};
+use crate::keyring;
+use crate::password::{self, Given, PasswordOptions, Source};
+use crate::printer::{self, Printer, Report};
+use crate::reporters::{Bars, Events, Lines, Reporter, View};
+use crate::signals::Interrupt;
+use crate::text;
+
+/// Everything around a command.
+pub struct Context {
+    pub printer: Printer,
+    options: GlobalArgs,
+    config: Config,
+    folders: Folders,
+    interrupt: Interrupt,
+}
+
+/// Which repository is meant, and how its password is found.
+struct Choice {
+    location: Location,
+    password: Source,
+}
+
+impl Context {
+    pub fn new(options: GlobalArgs, printer: Printer) -> Result<Self> {
+        let folders = Folders::find();
+        let config = Config::load(options.config.as_deref(), folders.config_file().as_deref())?;
+        Ok(Self {
+            printer,
+            options,
+            config,
+            folders,
+            interrupt: Interrupt::listen()?,
+        })
+    }
+
+    /// This computer.
+    pub fn host(&self) -> Result<Host> {
+        let program = self
+            .options
+            .vboxmanage
+            .clone()
+            .or_else(|| self.config.vboxmanage.clone().map(|path| path.0));
+        let options = LocateOptions {
+            program,
+            search_path: std::env::var_os("PATH"),
+            ..LocateOptions::default()
+        };
+        Ok(Host {
+            virtualbox: VBoxManage::locate(&options).map_err(|error| error.to_string()),
+            state_folder: self.folders.state()?,
+            name: gethostname::gethostname().to_string_lossy().into_owned(),
+        })
+    }
+
+    /// This computer, for a command that works with machines: says what is owed to them.
+    pub fn host_in_order(&self) -> Result<Host> {
+        let host = self.host()?;
+        for unfinished in recover::owed(&host)? {
+            let title = text::name(&unfinished.intent.title());
+            self.printer
+                .note(&format!("{title} was interrupted; run `vrs recover`"));
+        }
+        Ok(host)
+    }
+
+    /// Whether the user said which repository is meant.
+    pub fn has_repository(&self) -> bool {
+        self.wanted_repository().is_some()
+    }
+
+    fn wanted_repository(&self) -> Option<&str> {
+        let given = self
+            .options
+            .repo
+            .as_deref()
+            .filter(|given| !given.is_empty());
+        given.or(self.config.default_repository.as_deref())
+    }
+
+    /// Opens the repository.
+    pub fn repository(&self) -> Result<ResticRepository> {
+        let wanted = self.wanted_repository().ok_or_else(|| {
+            Error::usage("no repository is given; use --repo or VRS_REPOSITORY, or set default_repository in the config file")
+        })?;
+        self.open(wanted)
+    }
+
+    /// Opens the repository that the user named, else the one at `location`.
+    pub fn repository_or(&self, location: &str) -> Result<ResticRepository> {
+        self.open(self.wanted_repository().unwrap_or(location))
+    }
+
+    fn open(&self, wanted: &str) -> Result<ResticRepository> {
+        let choice = self.choose(wanted)?;
+        let location = choice.location.to_string();
+        let (secret, source) = choice.password.read(&location, &self.interrupt)?;
+        let opened =
+            ResticRepository::open(&choice.location, &reveal(&secret), &OpenOptions::default());
+        let repository = opened.map_err(|error| opening_failed(error, &source))?;
+        self.save_if_asked(&location, &secret);
+        Ok(repository)
+    }
+
+    /// Creates the repository, and says where.
+    pub fn init_repository(&self) -> Result<String> {
+        let wanted = self
+            .wanted_repository()
+            .ok_or_else(|| Error::usage("say with --repo where the repository is to be created"))?;
+        let choice = self.choose(wanted)?;
+        let location = choice.location.to_string();
+        let secret = choice.password.read_new(&location, &self.interrupt)?;
+        let mut options = InitOptions::default();
+        options.hostname = gethostname::gethostname().into_string().ok();
+        ResticRepository::init(&choice.location, &reveal(&secret), &options)
+            .map_err(vrs_engine::Error::from)?;
+        self.save_if_asked(&location, &secret);
+        Ok(location)
+    }
+
+    fn choose(&self, wanted: &str) -> Result<Choice> {
+        let named = self.config.repositories.get(wanted);
+        let location = named.map_or(wanted, |named| named.location.0.as_str());
+        Ok(Choice {
+            location: absolute(location)?,
+            password: self.password_source(named),
+        })
+    }
+
+    fn password_source(&self, named: Option<&RepositoryConfig>) -> Source {
+        let flags = Given {
+            file: self.options.password_file.clone(),
+            command: self.options.password_command.clone(),
+        };
+        let config = named.map_or_else(Given::default, |named| Given {
+            file: named.password_file.clone().map(|path| path.0),
+            command: named.password_command.clone(),
+        });
+        let environment = Given::from_environment();
+        PasswordOptions {
+            flags,
+            environment,
+            variable: password::from_variable(),
+            config,
+        }
+        .source()
+    }
+
+    fn save_if_asked(&self, location: &str, secret: &SecretString) {
+        if self.options.save_password
+            && let Err(reason) = keyring::save(location, secret)
+        {
+            self.printer.warn(&format!(
+                "the password was not saved in the keyring: {reason}"
+            ));
+        }
+    }
+
+    /// A receiver of progress, shown as it fits.
+    pub fn reporter(&self) -> Reporter {
+        let printer = self.printer;
+        let view: Box<dyn View> = if self.options.no_progress || self.options.quiet {
+            Box::new(Lines::silent(printer))
+        } else if self.options.json {
+            Box::new(Events::new(printer))
+        } else if stderr().is_terminal() {
+            Box::new(Bars::new(printer))
+        } else {
+            Box::new(Lines::new(printer))
+        };
+        Reporter::new(view, self.interrupt.clone())
+    }
+
+    pub const fn is_verbose(&self) -> bool {
+        self.options.verbose > 0
+    }
+
+    /// Stops if a question could not be answered, before anything is done to prepare it.
+    pub fn require_consent(&self, yes: bool) -> Result<()> {
+        if yes || (!self.options.json && printer::can_ask()) {
+            return Ok(());
+        }
+        Err(Error::usage(
+            "there is nobody to ask whether this is right; look at it with --dry-run, then say --yes",
+        ))
+    }
+
+    /// Shows what will be done and stops unless the user agrees. `--yes` agrees without a look.
+    pub fn confirm(&self, plan: &impl Report, question: &str, yes: bool) -> Result<()> {
+        self.require_consent(yes)?;
+        if yes {
+            return Ok(());
+        }
+        self.printer.preview(plan)?;
+        let agreed = self.interrupt.while_asking(|| self.printer.ask(question))?;
+        if agreed { Ok(()) } else { Err(Error::Declined) }
+    }
+}
+
+fn reveal(secret: &SecretString) -> Password {
+    Password::new(secret.expose_secret().to_owned())
+}
+
+fn opening_failed(error: vrs_repository::Error, source: &Source) -> Error {
+    let is_password = error.kind() == vrs_repository::ErrorKind::WrongPassword;
+    let error = vrs_engine::Error::from(error);
+    if is_password {
+        Error::WrongPassword {
+            error,
+            password_source: source.describe(),
+        }
+    } else {
+        error.into()
+    }
+}
+
+/// A location that means the same from every folder, because journals remember it.
+fn absolute(location: &str) -> Result<Location> {
+    let parsed = Location::parse(location).map_err(vrs_engine::Error::from)?;
+    let folder = absolute_path(parsed.folder());
+    Ok(Location::parse(&format!("local:{}", folder.display())).map_err(vrs_engine::Error::from)?)
+}
+
+/// A path as it is meant from every folder.
+pub fn absolute_path(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

@@ -1,0 +1,225 @@
+//! What `vrs take` answers.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use vrs_engine::manifest::{FileRole, Manifest};
+use vrs_engine::take::{TakePlan, Taken};
+
+use crate::errors::Failure;
+use crate::printer::Report;
+use crate::text::{self, Column, Columns};
+
+/// All machines of one call.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename = "take")]
+pub struct TakeReport {
+    pub machines: Vec<TakeEntry>,
+}
+
+/// One machine.
+#[derive(Debug, Serialize)]
+pub struct TakeEntry {
+    /// As it was asked for.
+    pub machine: String,
+    #[serde(flatten)]
+    pub outcome: TakeOutcome,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum TakeOutcome {
+    Taken(TakenEntry),
+    Planned(PlannedEntry),
+    Failed { error: Failure },
+}
+
+/// A snapshot that was taken.
+#[derive(Debug, Serialize)]
+pub struct TakenEntry {
+    pub machine_id: String,
+    pub machine_name: String,
+    pub snapshot: String,
+    pub files: u64,
+    pub size_bytes: u64,
+    pub read_bytes: u64,
+    pub reused_bytes: u64,
+    pub sent_bytes: u64,
+    pub not_included: Vec<NotIncludedEntry>,
+}
+
+/// A snapshot that would be taken.
+#[derive(Debug, Serialize)]
+pub struct PlannedEntry {
+    pub machine_id: String,
+    pub machine_name: String,
+    /// Id of the snapshot that it would build on.
+    pub previous: Option<String>,
+    pub read_bytes: u64,
+    pub files: Vec<PlannedFile>,
+    pub not_included: Vec<NotIncludedEntry>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct PlannedFile {
+    pub path: String,
+    pub role: FileRole,
+    pub local: String,
+    pub size_bytes: u64,
+    /// Whether it is known to be as in the last snapshot, so that it is not read.
+    pub unchanged: bool,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct NotIncludedEntry {
+    pub what: String,
+    pub which: String,
+    pub reason: String,
+}
+
+impl From<&Taken> for TakenEntry {
+    fn from(taken: &Taken) -> Self {
+        let Taken {
+            id,
+            manifest,
+            stats,
+        } = taken;
+        Self {
+            machine_id: manifest.machine.id.to_string(),
+            machine_name: manifest.machine.name.clone(),
+            snapshot: id.to_string(),
+            files: stats.files,
+            size_bytes: stats.total_bytes,
+            read_bytes: stats.read_bytes,
+            reused_bytes: stats.reused_bytes,
+            sent_bytes: stats.sent_bytes,
+            not_included: not_included(manifest),
+        }
+    }
+}
+
+pub fn not_included(manifest: &Manifest) -> Vec<NotIncludedEntry> {
+    manifest
+        .not_included
+        .iter()
+        .map(NotIncludedEntry::from)
+        .collect()
+}
+
+impl From<&vrs_engine::manifest::NotIncluded> for NotIncludedEntry {
+    fn from(thing: &vrs_engine::manifest::NotIncluded) -> Self {
+        Self {
+            what: thing.what.clone(),
+            which: thing.which.clone(),
+            reason: thing.reason.clone(),
+        }
+    }
+}
+
+impl From<&TakePlan> for PlannedEntry {
+    fn from(plan: &TakePlan) -> Self {
+        let files = plan.files.iter().map(|file| PlannedFile {
+            path: file.source.path.to_string(),
+            role: file.role,
+            local: file.source.local.display().to_string(),
+            size_bytes: file.stamp.size_bytes,
+            unchanged: file.is_unchanged(),
+        });
+        Self {
+            machine_id: plan.machine.id.to_string(),
+            machine_name: plan.machine.name.clone(),
+            previous: plan
+                .previous
+                .as_ref()
+                .map(|previous| previous.id.to_string()),
+            read_bytes: plan.read_bytes(),
+            files: files.collect(),
+            not_included: plan
+                .inventory
+                .not_included
+                .iter()
+                .map(NotIncludedEntry::from)
+                .collect(),
+        }
+    }
+}
+
+impl Report for TakeReport {
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.machines.iter().try_for_each(|entry| entry.human(out))
+    }
+}
+
+impl Report for TakeEntry {
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        match &self.outcome {
+            TakeOutcome::Taken(taken) => taken.human(out),
+            TakeOutcome::Planned(planned) => planned.human(out),
+            // Failures are told where they happen.
+            TakeOutcome::Failed { .. } => Ok(()),
+        }
+    }
+}
+
+impl TakenEntry {
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        let id = self.snapshot.get(..8).unwrap_or(&self.snapshot);
+        writeln!(
+            out,
+            "machine '{}': took snapshot {id}",
+            text::name(&self.machine_name)
+        )?;
+        writeln!(
+            out,
+            "  {} files, {}: {} read, {} in the repository already, {} sent",
+            self.files,
+            text::size(self.size_bytes),
+            text::size(self.read_bytes),
+            text::size(self.reused_bytes),
+            text::size(self.sent_bytes),
+        )?;
+        write_not_included(out, &self.not_included)
+    }
+}
+
+impl PlannedEntry {
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        let of = text::name(&self.machine_name);
+        writeln!(
+            out,
+            "machine '{of}': {} would be read",
+            text::size(self.read_bytes)
+        )?;
+        let mut table = Columns::new(vec![
+            Column::Text("File"),
+            Column::Number("Size"),
+            Column::Text("State"),
+        ]);
+        for file in &self.files {
+            let state = if file.unchanged {
+                "unchanged"
+            } else {
+                "to be read"
+            };
+            table.row(vec![
+                text::name(&file.local),
+                text::size(file.size_bytes),
+                state.to_owned(),
+            ]);
+        }
+        write!(out, "{}", table.render())?;
+        write_not_included(out, &self.not_included)
+    }
+}
+
+/// What is not in a snapshot, and why.
+pub fn write_not_included(out: &mut dyn Write, things: &[NotIncludedEntry]) -> io::Result<()> {
+    things.iter().try_for_each(|thing| {
+        let (what, which, reason) = (
+            text::name(&thing.what),
+            text::name(&thing.which),
+            text::name(&thing.reason),
+        );
+        writeln!(out, "  not included: {what} '{which}': {reason}")
+    })
+}

@@ -1,0 +1,86 @@
+//! Ctrl-C, and what a killed restore leaves.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use crate::environment::{Environment, MIB, settings};
+
+/// Starts `vrs --json` and waits until it is in the phase `name`.
+fn start(environment: &Environment, arguments: &[&str], name: &str) -> Child {
+    let mut command = environment.command(arguments);
+    let mut child = command
+        .arg("--json")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut events = BufReader::new(child.stderr.take().unwrap()).lines();
+    let wanted = format!(r#"{{"type":"phase","name":"{name}""#);
+    let found = events.any(|line| line.unwrap().starts_with(&wanted));
+    assert!(found, "there was no phase {name}");
+    // Read on, or the child would stop at a full pipe.
+    std::thread::spawn(move || events.for_each(drop));
+    child
+}
+
+fn send(signal: &str, child: &Child) {
+    let status = Command::new("sh")
+        .args(["-c", &format!("kill {signal} {}", child.id())])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn ctrl_c_stops_a_take_and_the_next_one_goes_on() {
+    let environment = Environment::with_repository();
+    let machine = environment.machine("web", 96 * MIB);
+    let mut child = start(&environment, &["take", &settings(&machine)], "reading");
+    send("-INT", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(environment.succeeds(&["list"]), "0 snapshots\n");
+    environment.succeeds(&["take", &settings(&machine)]);
+}
+
+#[test]
+fn a_killed_restore_is_owed_until_it_is_recovered() {
+    let environment = Environment::with_repository();
+    let mut machine = environment.machine("web", 64 * MIB);
+    let path = settings(&machine);
+    environment.succeeds(&["take", &path]);
+    let wanted = machine.guest_bytes(0);
+    machine.fill(0, 0, 64 * MIB, 1);
+    let mut child = start(
+        &environment,
+        &["restore", "web@latest", "--yes"],
+        "restoring",
+    );
+    send("-KILL", &child);
+    child.wait().unwrap();
+
+    let list = environment.run(&["list"]);
+    assert_eq!(list.code, 0);
+    insta::assert_snapshot!(list.stderr, @"note: restoring machine 'web' was interrupted; run `vrs recover`");
+    insta::assert_snapshot!(environment.run(&["restore", "web@latest", "--yes"]).failure(), @r"
+    4
+    note: restoring machine 'web' was interrupted; run `vrs recover`
+    error: restoring machine 'web' was interrupted; run `vrs recover` to finish it first
+    hint: `vrs recover --dry-run` shows what is owed; until then the machine stays out of VirtualBox's list
+    ");
+    let owed = environment.json(&["recover", "--dry-run"]);
+    assert_eq!(owed["operations"][0]["status"], "owed");
+
+    // The journal knows the repository.
+    let mut recover = environment.command(&["recover", "web"]);
+    recover.env_remove("VRS_REPOSITORY");
+    let recovered = environment.finish(recover);
+    assert_eq!(recovered.code, 0, "{}", recovered.stderr);
+    assert!(
+        recovered.stdout.ends_with(": finished\n"),
+        "{}",
+        recovered.stdout
+    );
+    assert_eq!(machine.guest_bytes(0), wanted);
+    assert_eq!(environment.succeeds(&["recover"]), "nothing is owed\n");
+    environment.succeeds(&["take", &path]);
+}

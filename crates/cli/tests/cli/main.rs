@@ -1,0 +1,19 @@
+//! The command line as its users meet it. Machines are named by their settings files, so that no
+//! VirtualBox is needed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    missing_docs
+)]
+
+mod disk;
+mod environment;
+mod errors;
+mod interruption;
+mod json;
+mod passwords;
+mod shape;
+mod verbs;
