@@ -24,7 +24,7 @@ fn a_machine_comes_back_exactly_as_it_was() {
     let snapshot_in_virtualbox = machine.take_virtualbox_snapshot("s1");
     machine.fill(0, 2 * MIB, 70_000, 4);
     machine.save_state(b"ram ram ram");
-    let before = contents(&machine);
+    let before = present_files(&scene);
     scene.take(&machine);
 
     machine.discard_state();
@@ -34,7 +34,7 @@ fn a_machine_comes_back_exactly_as_it_was() {
     machine.restore_virtualbox_snapshot(snapshot_in_virtualbox);
     machine.set_mac_address("080027ABCDEF");
     scene.take(&machine);
-    let after = contents(&machine);
+    let after = present_files(&scene);
 
     scene.restore("web@1");
     assert_same(&present_files(&scene), &before, "the first snapshot");
