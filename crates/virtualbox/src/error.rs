@@ -16,6 +16,14 @@ use crate::version::Version;
 /// The result of everything in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// What a terminal or a system that shuts down sends; the same numbers on every Unix.
+const SIGINT: i32 = 2;
+const SIGTERM: i32 = 15;
+
+/// What to do about settings that cannot be used.
+const INSTEAD: &str =
+    "restore them from the file's copy with -prev at the end of its name, or from a snapshot";
+
 /// The class of an error, stable where texts may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -26,7 +34,7 @@ pub enum ErrorKind {
     Busy,
     /// A command did not end in time.
     Timeout,
-    /// A command was ended by a signal.
+    /// Somebody had a command stopped.
     Interrupted,
     /// VirtualBox does not know the object.
     NotFound,
@@ -167,7 +175,7 @@ pub enum Error {
     },
 
     /// Settings that are no XML.
-    #[error("{} are not valid XML; restore them from the file's copy with -prev at the end of its name, or from a snapshot", settings_of(.path.as_deref()))]
+    #[error("{} are not valid XML; {INSTEAD}", settings_of(.path.as_deref()))]
     Xml {
         /// The settings file, where it is known.
         path: Option<PathBuf>,
@@ -177,7 +185,7 @@ pub enum Error {
     },
 
     /// Settings that VirtualBox would not have written.
-    #[error("{} are not usable: {problem}", settings_of(.path.as_deref()))]
+    #[error("{} are not usable: {problem}; {INSTEAD}", settings_of(.path.as_deref()))]
     Settings {
         /// The settings file, where it is known.
         path: Option<PathBuf>,
@@ -218,9 +226,14 @@ impl Error {
                 code: Some(code), ..
             } if code.is_not_found() => ErrorKind::NotFound,
             Self::Exit { .. } => ErrorKind::Refused,
-            Self::Signal { .. } => ErrorKind::Interrupted,
+            Self::Signal {
+                signal: SIGINT | SIGTERM,
+                ..
+            } => ErrorKind::Interrupted,
             Self::Timeout { .. } => ErrorKind::Timeout,
-            Self::Output { .. } | Self::NotDone { .. } => ErrorKind::Unexpected,
+            Self::Signal { .. } | Self::Output { .. } | Self::NotDone { .. } => {
+                ErrorKind::Unexpected
+            }
             Self::NoSuchMachine { .. } | Self::NoSuchMedium { .. } => ErrorKind::NotFound,
             Self::Io { .. } => ErrorKind::Io,
             Self::Xml { .. } | Self::Settings { .. } => ErrorKind::Settings,
@@ -331,8 +344,8 @@ mod tests {
     fn texts_about_settings() {
         let source = roxmltree::Document::parse("<a").unwrap_err();
         assert_snapshot!(Error::Xml { path: file(), source }, @"the machine settings in '/vms/m/m.vbox' are not valid XML; restore them from the file's copy with -prev at the end of its name, or from a snapshot");
-        assert_snapshot!(Error::settings("there is no <Machine>"), @"the machine settings are not usable: there is no <Machine>");
-        assert_snapshot!(Error::settings("there is no <Machine>").in_file(Path::new("/m.vbox")), @"the machine settings in '/m.vbox' are not usable: there is no <Machine>");
+        assert_snapshot!(Error::settings("there is no <Machine>"), @"the machine settings are not usable: there is no <Machine>; restore them from the file's copy with -prev at the end of its name, or from a snapshot");
+        assert_snapshot!(Error::settings("there is no <Machine>").in_file(Path::new("/m.vbox")), @"the machine settings in '/m.vbox' are not usable: there is no <Machine>; restore them from the file's copy with -prev at the end of its name, or from a snapshot");
         assert_snapshot!(Error::Encrypted { path: file(), machine: None }, @"the machine settings in '/vms/m/m.vbox' are encrypted; vrs cannot read them: decrypt the machine with `VBoxManage encryptvm` first");
         assert_snapshot!(Error::NoSuchMedium { medium: MediumId::default() }, @"the machine settings have no hard disk 00000000-0000-0000-0000-000000000000; they belong to another state of the machine");
         let source = std::io::Error::from(std::io::ErrorKind::NotFound);

@@ -87,7 +87,8 @@ fn unquoted(text: &str) -> Option<(String, &str)> {
     None
 }
 
-fn behind_line(text: &str) -> &str {
+/// The text behind the first line.
+pub(super) fn behind_line(text: &str) -> &str {
     text.split_once('\n').map_or("", |(_, rest)| rest)
 }
 

@@ -33,12 +33,13 @@ pub use self::host::HostInfo;
 pub use self::image_ids::ImageIds;
 pub use self::locate::LocateOptions;
 pub use self::machinereadable::MachineReadable;
+use self::machinereadable::behind_line;
 pub use self::machines::{MachineStatus, RegisteredMachine};
 pub use self::media::{DeviceType, Medium, MediumKind};
 pub use self::power::Frontend;
 use self::process::{Ended, Invocation};
 pub use self::virtualbox_snapshot_list::{ListedVirtualBoxSnapshot, parse_virtualbox_snapshots};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::platform;
 use crate::version::Version;
 
@@ -85,7 +86,9 @@ impl VBoxManage {
                 Err(error) => error,
             };
             // VBoxManage itself crashes once in several thousand calls (seen on 7.2.22).
-            let may_pass = is_passing(&error) || matches!(error, Error::Signal { .. });
+            let is_crash =
+                matches!(error, Error::Signal { .. }) && error.kind() != ErrorKind::Interrupted;
+            let may_pass = is_passing(&error) || is_crash;
             match delays.next() {
                 Some(delay) if may_pass => std::thread::sleep(delay),
                 _ => return Err(error),
@@ -214,10 +217,6 @@ fn without_warning(text: &str) -> String {
         }
     }
     rest.to_owned()
-}
-
-fn behind_line(text: &str) -> &str {
-    text.split_once('\n').map_or("", |(_, rest)| rest)
 }
 
 #[cfg(test)]

@@ -148,7 +148,7 @@ impl<'a> SettingsEdit<'a> {
             if let Some(registry) = registry {
                 return append(text, registry, &list(indent_of(text, registry).saturating_add(2)), splices);
             }
-            let place = place_of_registry(machine).ok_or_else(|| Error::settings("<Machine> is empty"))?;
+            let place = place_of_registry(machine).ok_or_else(|| Error::settings("they have no <Hardware>"))?;
             let indent = indent_of(text, place);
             let inner = " ".repeat(indent.saturating_add(2));
             let outer = " ".repeat(indent);

@@ -3,6 +3,7 @@
 use roxmltree::Node;
 
 use super::document::{child, children, flag, required};
+use super::tree::walk;
 use crate::error::Result;
 use crate::id::MediumId;
 
@@ -28,12 +29,7 @@ pub struct HardDisk {
 impl HardDisk {
     /// This image and all above it, parents first.
     pub fn walk(&self) -> impl Iterator<Item = &Self> {
-        let mut waiting = vec![self];
-        std::iter::from_fn(move || {
-            let next = waiting.pop()?;
-            waiting.extend(next.children.iter().rev());
-            Some(next)
-        })
+        walk(self, |node| &node.children)
     }
 
     pub(super) fn parse(node: Node<'_, '_>) -> Result<Self> {

@@ -81,8 +81,8 @@ pub struct Hardware {
 }
 
 impl Hardware {
-    /// Reads the devices below `<Machine>` or `<Snapshot>`. Up to settings version 1.14 storage
-    /// controllers are beside `<Hardware>`, later in it.
+    /// Reads the devices below `<Machine>` or `<Snapshot>`. Older settings have the
+    /// storage controllers beside `<Hardware>`, newer ones in it.
     pub(super) fn parse(owner: Node<'_, '_>) -> Result<Self> {
         let mut found = Self {
             attachments: attachments(owner)?,

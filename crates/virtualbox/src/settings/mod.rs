@@ -14,6 +14,7 @@ mod hardware;
 mod location;
 mod registry_text;
 mod splice;
+mod tree;
 mod virtualbox_snapshot;
 
 use std::io::Read;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use roxmltree::Node;
 
-use super::document::{child, children, descendants};
+use super::document::{child, descendants};
 use super::hard_disk::HardDisk;
 use super::splice::escape;
 use crate::id::MediumId;
@@ -141,11 +141,6 @@ impl<'a> RegistryText<'a> {
 
 /// The element before which `<MediaRegistry>` goes: VirtualBox writes it behind the description.
 pub(super) fn place_of_registry<'a, 'input>(machine: Node<'a, 'input>) -> Option<Node<'a, 'input>> {
-    let after_description = machine
-        .children()
-        .filter(|node| node.is_element() && node.tag_name().name() != "Description");
-    after_description
-        .into_iter()
-        .next()
-        .or_else(|| children(machine, "Description").next())
+    let mut elements = machine.children().filter(Node::is_element);
+    elements.find(|element| element.tag_name().name() != "Description")
 }

@@ -4,6 +4,7 @@ use roxmltree::Node;
 
 use super::document::{child, children, required};
 use super::hardware::Hardware;
+use super::tree::walk;
 use crate::error::Result;
 use crate::id::VirtualBoxSnapshotId;
 
@@ -29,12 +30,7 @@ pub struct VirtualBoxSnapshot {
 impl VirtualBoxSnapshot {
     /// This VirtualBox snapshot and all made from it, parents first.
     pub fn walk(&self) -> impl Iterator<Item = &Self> {
-        let mut waiting = vec![self];
-        std::iter::from_fn(move || {
-            let next = waiting.pop()?;
-            waiting.extend(next.children.iter().rev());
-            Some(next)
-        })
+        walk(self, |node| &node.children)
     }
 
     pub(super) fn parse(node: Node<'_, '_>) -> Result<Self> {
