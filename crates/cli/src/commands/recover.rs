@@ -3,6 +3,7 @@
 use vrs_engine::Host;
 use vrs_engine::journal::{Intent, Unfinished};
 use vrs_engine::recover::{self, Recovered};
+use vrs_repository::SnapshotStore;
 
 use crate::args::RecoverArgs;
 use crate::context::Context;
@@ -66,8 +67,18 @@ fn is_about(unfinished: &Unfinished, machine: &str) -> bool {
 
 fn finish(context: &Context, host: &Host, unfinished: &Unfinished) -> Result<RecoverOutcome> {
     let store = context.repository_or(location(unfinished))?;
+    finish_from(context, host, &store, unfinished)
+}
+
+/// Finishes an operation with the repository that it used.
+pub fn finish_from(
+    context: &Context,
+    host: &Host,
+    store: &dyn SnapshotStore,
+    unfinished: &Unfinished,
+) -> Result<RecoverOutcome> {
     Ok(
-        match recover::finish(host, &store, unfinished, &context.reporter())? {
+        match recover::finish(host, store, unfinished, &context.reporter())? {
             Recovered::Finished(stats) => RecoverOutcome::Finished {
                 stats: stats.into(),
             },

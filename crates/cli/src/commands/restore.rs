@@ -1,17 +1,20 @@
 //! `vrs restore`
 
 use vrs_engine::Host;
+use vrs_engine::journal::{Intent, Unfinished};
 use vrs_engine::machine::Machine;
 use vrs_engine::restore::{self, RestoreOptions, RestorePlan};
+use vrs_engine::snapshot::Snapshot;
 use vrs_engine::take::{self, TakeOptions, TakePlan};
 use vrs_repository::SnapshotStore;
 
-use super::lookup;
+use super::{lookup, recover};
 use crate::args::RestoreArgs;
 use crate::context::Context;
 use crate::errors::{Error, Result};
 use crate::exit::Exit;
 use crate::reporters::Reporter;
+use crate::reports::recover::{OperationEntry, RecoverOutcome, RecoverReport};
 use crate::reports::restore::RestoreReport;
 
 pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit> {
@@ -20,6 +23,12 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit> {
     let store = context.repository()?;
     let snapshots = lookup::catalog(context, &store)?.snapshots;
     let snapshot = lookup::snapshot(&host, &snapshots, &args.snapshot)?;
+    if !args.dry_run
+        && let Some(finished) = finish_the_same(context, &host, &store, &snapshot)?
+    {
+        context.printer.outcome(&finished)?;
+        return Ok(Exit::Success);
+    }
     let options = RestoreOptions {
         power_off: args.poweroff,
         into: args.into.clone(),
@@ -47,6 +56,32 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit> {
         &plan,
         RestoreReport { before, ..preview },
     )
+}
+
+/// Finishes the restore of the same snapshot that an earlier run began, if there is one and it had
+/// changed something.
+fn finish_the_same(
+    context: &Context,
+    host: &Host,
+    store: &dyn SnapshotStore,
+    snapshot: &Snapshot,
+) -> Result<Option<RecoverReport>> {
+    let is_the_same = |unfinished: &Unfinished| match &unfinished.intent {
+        Intent::Restore(intent) => !intent.is_clone && intent.snapshot == snapshot.id.to_string(),
+        _ => false,
+    };
+    let Some(unfinished) = vrs_engine::recover::owed(host)?
+        .into_iter()
+        .find(is_the_same)
+    else {
+        return Ok(None);
+    };
+    match recover::finish_from(context, host, store, &unfinished)? {
+        RecoverOutcome::Dropped => Ok(None),
+        outcome => Ok(Some(RecoverReport {
+            operations: vec![OperationEntry::new(&unfinished, outcome)],
+        })),
+    }
 }
 
 /// The plan and, if somebody is going to look at it, what it will cost.

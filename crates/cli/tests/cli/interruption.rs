@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
+use vrs_testkit::SampleMachine;
+
 use crate::environment::{Environment, MIB, settings};
 
 /// Starts `vrs --json` and waits until it is in the phase `name`.
@@ -34,7 +36,7 @@ fn send(signal: &str, child: &Child) {
 #[test]
 fn ctrl_c_stops_a_take_and_the_next_one_goes_on() {
     let environment = Environment::with_repository();
-    let machine = environment.machine("web", 96 * MIB);
+    let machine = environment.machine("web", 64 * MIB);
     let mut child = start(&environment, &["take", &settings(&machine)], "reading");
     send("-INT", &child);
     assert_eq!(child.wait().unwrap().code(), Some(130));
@@ -42,26 +44,33 @@ fn ctrl_c_stops_a_take_and_the_next_one_goes_on() {
     environment.succeeds(&["take", &settings(&machine)]);
 }
 
-#[test]
-fn a_killed_restore_is_owed_until_it_is_recovered() {
+/// A machine with the snapshots `first` and `second`, the restore of the first of which was killed,
+/// and the disk it had then.
+fn with_killed_restore() -> (Environment, SampleMachine, Vec<u8>) {
+    const DISK_BYTES: usize = 32 * MIB;
     let environment = Environment::with_repository();
-    let mut machine = environment.machine("web", 64 * MIB);
-    let path = settings(&machine);
-    environment.succeeds(&["take", &path]);
+    let mut machine = environment.machine("web", DISK_BYTES);
+    environment.succeeds(&["take", &settings(&machine), "--name", "first"]);
     let wanted = machine.guest_bytes(0);
-    machine.fill(0, 0, 64 * MIB, 1);
+    machine.fill(0, 0, DISK_BYTES, 1);
+    environment.succeeds(&["take", &settings(&machine), "--name", "second"]);
     let mut child = start(
         &environment,
-        &["restore", "web@latest", "--yes"],
+        &["restore", "web@first", "--yes"],
         "restoring",
     );
     send("-KILL", &child);
     child.wait().unwrap();
+    (environment, machine, wanted)
+}
 
+#[test]
+fn a_killed_restore_is_owed_until_it_is_recovered() {
+    let (environment, machine, wanted) = with_killed_restore();
     let list = environment.run(&["list"]);
     assert_eq!(list.code, 0);
     insta::assert_snapshot!(list.stderr, @"note: restoring machine 'web' was interrupted; run `vrs recover`");
-    insta::assert_snapshot!(environment.run(&["restore", "web@latest", "--yes"]).failure(), @r"
+    insta::assert_snapshot!(environment.run(&["restore", "web@second", "--yes"]).failure(), @r"
     4
     note: restoring machine 'web' was interrupted; run `vrs recover`
     error: restoring machine 'web' was interrupted; run `vrs recover` to finish it first
@@ -82,5 +91,15 @@ fn a_killed_restore_is_owed_until_it_is_recovered() {
     );
     assert_eq!(machine.guest_bytes(0), wanted);
     assert_eq!(environment.succeeds(&["recover"]), "nothing is owed\n");
-    environment.succeeds(&["take", &path]);
+    environment.succeeds(&["take", &settings(&machine)]);
+}
+
+#[test]
+fn the_same_restore_finishes_a_killed_one() {
+    let (environment, machine, wanted) = with_killed_restore();
+    let run = environment.run(&["restore", "web@first", "--yes"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stdout.ends_with(": finished\n"), "{}", run.stdout);
+    assert_eq!(machine.guest_bytes(0), wanted);
+    assert_eq!(environment.succeeds(&["recover"]), "nothing is owed\n");
 }
