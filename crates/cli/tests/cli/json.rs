@@ -6,7 +6,7 @@ use crate::environment::{Environment, MIB, settings};
 use crate::shape::{shape, words};
 
 #[track_caller]
-fn documented(document: &Value) -> String {
+pub fn documented(document: &Value) -> String {
     let docs = include_str!("../../../../docs/json.md");
     for word in words(document) {
         assert!(

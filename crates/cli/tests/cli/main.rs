@@ -17,3 +17,4 @@ mod json;
 mod passwords;
 mod shape;
 mod verbs;
+mod virtualbox;
