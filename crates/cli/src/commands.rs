@@ -24,26 +24,23 @@ use crate::printer::Printer;
 
 /// Does what the command line asks for.
 pub fn run(args: Args, printer: Printer) -> Result<Exit> {
-    // These work wherever vrs starts, whatever its configuration is like.
-    match &args.command {
-        Command::Completions { shell } => return completions::run(*shell),
-        Command::Man { dir } => return man::run(dir.as_deref()),
-        _ => {}
-    }
-    let context = Context::new(args.global, printer)?;
-    match &args.command {
-        Command::Init => init::run(&context),
-        Command::Vms => vms::run(&context),
-        Command::Take(args) => take::run(&context, args),
-        Command::List(args) => list::run(&context, args),
-        Command::Show(args) => show::run(&context, args),
-        Command::Diff(args) => diff::run(&context, args),
-        Command::Restore(args) => restore::run(&context, args),
-        Command::Clone(args) => clone::run(&context, args),
-        Command::Delete(args) => delete::run(&context, args),
-        Command::Check(args) => check::run(&context, args),
-        Command::Recover(args) => recover::run(&context, args),
-        Command::Disk(args) => disk::run(&context, args),
-        Command::Completions { .. } | Command::Man { .. } => Ok(Exit::Success),
+    let Args { global, command } = args;
+    let context = || Context::new(global, printer);
+    match &command {
+        Command::Init => init::run(&context()?),
+        Command::Vms => vms::run(&context()?),
+        Command::Take(args) => take::run(&context()?, args),
+        Command::List(args) => list::run(&context()?, args),
+        Command::Show(args) => show::run(&context()?, args),
+        Command::Diff(args) => diff::run(&context()?, args),
+        Command::Restore(args) => restore::run(&context()?, args),
+        Command::Clone(args) => clone::run(&context()?, args),
+        Command::Delete(args) => delete::run(&context()?, args),
+        Command::Check(args) => check::run(&context()?, args),
+        Command::Recover(args) => recover::run(&context()?, args),
+        Command::Disk(args) => disk::run(&context()?, args),
+        // These work whatever the configuration is like.
+        Command::Completions { shell } => completions::run(*shell),
+        Command::Man { dir } => man::run(dir.as_deref()),
     }
 }

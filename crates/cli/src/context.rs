@@ -170,7 +170,7 @@ impl Context {
 
     /// A receiver of progress, shown as it fits.
     pub fn reporter(&self) -> Reporter {
-        let printer = self.printer;
+        let printer = self.printer.clone();
         let view: Box<dyn View> = if self.options.no_progress || self.options.quiet {
             Box::new(Lines::silent(printer))
         } else if self.options.json {

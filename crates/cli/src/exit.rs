@@ -26,15 +26,6 @@ impl Exit {
             Self::Interrupted => 130,
         }
     }
-
-    /// Success, unless there was something to warn about.
-    pub const fn with_warnings(warnings: u64) -> Self {
-        if warnings == 0 {
-            Self::Success
-        } else {
-            Self::Warnings
-        }
-    }
 }
 
 impl From<Exit> for ExitCode {

@@ -44,10 +44,15 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Exit {
     let printer = Printer::new(&args.global);
     let verbose = args.global.verbose > 0;
-    commands::run(args, printer).unwrap_or_else(|error| {
+    let exit = commands::run(args, printer.clone()).unwrap_or_else(|error| {
         if !error.is_broken_pipe() {
             printer.failure(&Failure::new(&error, verbose));
         }
         error.exit()
-    })
+    });
+    if printer.has_warned() {
+        exit.max(Exit::Warnings)
+    } else {
+        exit
+    }
 }

@@ -5,6 +5,8 @@
 //! away is no error, which [`crate::errors`] sees to.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstream::AutoStream;
 use clap::builder::styling::{AnsiColor, Style};
@@ -22,15 +24,16 @@ pub trait Report: Serialize {
 }
 
 /// Writes results and remarks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Printer {
     json: bool,
     quiet: bool,
     color: anstream::ColorChoice,
+    warned: Arc<AtomicBool>,
 }
 
 impl Printer {
-    pub const fn new(options: &GlobalArgs) -> Self {
+    pub fn new(options: &GlobalArgs) -> Self {
         let color = match options.color {
             ColorChoice::Auto => anstream::ColorChoice::Auto,
             ColorChoice::Always => anstream::ColorChoice::Always,
@@ -40,6 +43,7 @@ impl Printer {
             json: options.json,
             quiet: options.quiet,
             color,
+            warned: Arc::default(),
         }
     }
 
@@ -79,6 +83,11 @@ impl Printer {
         io::BufWriter::new(AutoStream::new(io::stdout(), self.color).lock())
     }
 
+    /// Whether there was anything to warn about.
+    pub fn has_warned(&self) -> bool {
+        self.warned.load(Ordering::Relaxed)
+    }
+
     /// Something that is good to know.
     pub fn note(&self, message: &str) {
         if self.json {
@@ -90,6 +99,7 @@ impl Printer {
 
     /// Something that did not stop the command but should be known.
     pub fn warn(&self, message: &str) {
+        self.warned.store(true, Ordering::Relaxed);
         if self.json {
             self.event(&Event::Warning { message });
         } else {

@@ -79,11 +79,6 @@ impl Reporter {
             ticker,
         }
     }
-
-    /// How many warnings there were.
-    pub fn warnings(&self) -> u64 {
-        self.shared.tally.warnings()
-    }
 }
 
 fn start_ticker(shared: Arc<Shared>, interval: Duration) -> (Sender<()>, JoinHandle<()>) {
@@ -111,7 +106,6 @@ impl Progress for Reporter {
     }
 
     fn warn(&self, warning: &str) {
-        self.shared.tally.warn();
         self.shared.view().warn(warning);
     }
 

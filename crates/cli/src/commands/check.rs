@@ -14,17 +14,11 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Exit> {
     let options = CheckOptions {
         read_data: args.read_data,
     };
-    let reporter = context.reporter();
-    let report = CheckReport::from(check::run(&store, &options, &reporter)?);
-    let warnings = reporter.warnings();
-    drop(reporter);
+    let report = CheckReport::from(check::run(&store, &options, &context.reporter())?);
     context.printer.report(&report)?;
-    if !report.sound {
-        return Ok(Exit::Failed);
-    }
-    Ok(if report.warnings.is_empty() {
-        Exit::with_warnings(warnings)
-    } else {
-        Exit::Warnings
+    Ok(match (report.sound, report.warnings.is_empty()) {
+        (false, _) => Exit::Failed,
+        (true, false) => Exit::Warnings,
+        (true, true) => Exit::Success,
     })
 }

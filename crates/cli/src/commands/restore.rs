@@ -13,7 +13,6 @@ use crate::args::RestoreArgs;
 use crate::context::Context;
 use crate::errors::{Error, Result};
 use crate::exit::Exit;
-use crate::reporters::Reporter;
 use crate::reports::recover::{OperationEntry, RecoverOutcome, RecoverReport};
 use crate::reports::restore::RestoreReport;
 
@@ -33,11 +32,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit> {
         power_off: args.poweroff,
         into: args.into.clone(),
     };
-    let plan = with_progress(context, |reporter| {
-        Ok(RestorePlan::make(
-            &host, &store, &snapshot, &options, reporter,
-        )?)
-    })?;
+    let plan = RestorePlan::make(&host, &store, &snapshot, &options, &context.reporter())?;
     let preview = preview(context, &store, &plan, args)?;
     if args.dry_run {
         context.printer.report(&preview)?;
@@ -95,12 +90,8 @@ fn preview(
     if args.yes && !args.dry_run {
         return Ok(report);
     }
-    let stats = with_progress(context, |reporter| Ok(plan.estimate(store, reporter)?))?;
+    let stats = plan.estimate(store, &context.reporter())?;
     Ok(report.with_estimate(stats))
-}
-
-fn with_progress<T>(context: &Context, work: impl FnOnce(&Reporter) -> Result<T>) -> Result<T> {
-    work(&context.reporter())
 }
 
 /// Keeps the state that the restore is going to replace.
@@ -117,9 +108,7 @@ fn take_before(
         ..TakeOptions::default()
     };
     let take_plan = TakePlan::make(host, store, &machine, options)?;
-    let taken = with_progress(context, |reporter| {
-        Ok(take::execute(host, store, &take_plan, reporter)?)
-    })?;
+    let taken = take::execute(host, store, &take_plan, &context.reporter())?;
     context.printer.note(&format!(
         "kept the present state as snapshot {} ('{name}')",
         taken.id.short()
@@ -148,10 +137,7 @@ pub fn carry_out(
     plan: &RestorePlan,
     report: RestoreReport,
 ) -> Result<Exit> {
-    let reporter = context.reporter();
-    let restored = restore::execute(host, store, plan, &reporter)?;
-    let warnings = reporter.warnings();
-    drop(reporter);
+    let restored = restore::execute(host, store, plan, &context.reporter())?;
     context.printer.outcome(&report.done(restored.stats))?;
-    Ok(Exit::with_warnings(warnings))
+    Ok(Exit::Success)
 }

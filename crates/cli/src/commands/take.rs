@@ -9,20 +9,18 @@ use crate::args::TakeArgs;
 use crate::context::Context;
 use crate::errors::{Failure, Result};
 use crate::exit::Exit;
-use crate::reporters::Reporter;
 use crate::reports::take::{PlannedEntry, TakeEntry, TakeOutcome, TakeReport, TakenEntry};
 
 /// Each machine is on its own: what happens to one does not keep the others from being taken.
 pub fn run(context: &Context, args: &TakeArgs) -> Result<Exit> {
     let host = context.host_in_order()?;
     let store = context.repository()?;
-    let reporter = context.reporter();
     let mut report = TakeReport {
         machines: Vec::new(),
     };
     let mut exit = Exit::Success;
     for machine in wanted_machines(&host, args)? {
-        let taken = take_one(&host, &store, &machine, args, &reporter);
+        let taken = take_one(context, &host, &store, &machine, args);
         let outcome = taken.unwrap_or_else(|error| {
             exit = exit.max(error.exit());
             let failure = Failure::new(&error, context.is_verbose());
@@ -34,8 +32,6 @@ pub fn run(context: &Context, args: &TakeArgs) -> Result<Exit> {
             break;
         }
     }
-    let exit = exit.max(Exit::with_warnings(reporter.warnings()));
-    drop(reporter);
     context.printer.outcome(&report)?;
     Ok(exit)
 }
@@ -51,11 +47,11 @@ fn wanted_machines(host: &Host, args: &TakeArgs) -> Result<Vec<String>> {
 }
 
 fn take_one(
+    context: &Context,
     host: &Host,
     store: &dyn SnapshotStore,
     machine: &str,
     args: &TakeArgs,
-    reporter: &Reporter,
 ) -> Result<TakeOutcome> {
     let machine = Machine::find(host, machine)?;
     let options = TakeOptions {
@@ -68,6 +64,6 @@ fn take_one(
     if args.dry_run {
         return Ok(TakeOutcome::Planned(PlannedEntry::from(&plan)));
     }
-    let taken = take::execute(host, store, &plan, reporter)?;
+    let taken = take::execute(host, store, &plan, &context.reporter())?;
     Ok(TakeOutcome::Taken(TakenEntry::from(&taken)))
 }

@@ -18,7 +18,6 @@ pub struct Tally {
     reused: AtomicU64,
     sent: AtomicU64,
     fetched: AtomicU64,
-    warnings: AtomicU64,
 }
 
 /// The current phase at one moment.
@@ -53,14 +52,6 @@ impl Tally {
             Counter::Fetched => &self.fetched,
         };
         count.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub fn warn(&self) {
-        self.warnings.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub fn warnings(&self) -> u64 {
-        self.warnings.load(Ordering::Relaxed)
     }
 
     /// The phase that is under way.

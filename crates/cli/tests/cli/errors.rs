@@ -114,6 +114,20 @@ fn config_mistakes_name_file_and_line() {
 }
 
 #[test]
+fn a_snapshot_that_cannot_be_read_is_a_warning_and_the_others_are_listed() {
+    let (environment, _) = Environment::with_snapshot("web");
+    let broken = environment
+        .repository()
+        .join("snapshots")
+        .join("ab".repeat(32));
+    environment.write(&broken, "nonsense");
+    let run = environment.run(&["list"]);
+    assert_eq!(run.code, 3);
+    assert!(run.stderr.starts_with("warning: "), "{}", run.stderr);
+    assert!(run.stdout.ends_with("\n1 snapshot\n"), "{}", run.stdout);
+}
+
+#[test]
 fn damage_is_an_error_of_check() {
     let (environment, _) = Environment::with_snapshot("web");
     let packs = walk(&environment.repository().join("data"));
