@@ -1,4 +1,4 @@
-//! Progress on a terminal: one bar for the phase that is under way.
+//! Progress on a terminal: one bar for the phase that is under way, its counts below it.
 //!
 //! Nothing shows before 250 ms, so that quick commands do not flicker.
 
@@ -37,9 +37,9 @@ impl Bars {
 
     fn style(status: &Status) -> ProgressStyle {
         let template = if status.phase.total_bytes.is_some() {
-            "{prefix} [{bar:24}] {wide_msg}"
+            "{prefix} [{wide_bar}]\n  {wide_msg}"
         } else {
-            "{prefix} {wide_msg}"
+            "{prefix}\n  {wide_msg}"
         };
         ProgressStyle::with_template(template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -53,11 +53,11 @@ impl View for Bars {
     }
 
     fn begin(&mut self, status: &Status) {
+        self.bar.set_message("");
         self.bar.set_style(Self::style(status));
         self.bar.set_length(status.phase.total_bytes.unwrap_or(0));
         self.bar.set_prefix(status.title());
         self.bar.set_position(0);
-        self.bar.set_message("");
     }
 
     fn show(&mut self, status: &Status) {
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_bar_shows_after_the_delay_and_goes_away() {
-        let terminal = InMemoryTerm::new(4, 100);
+        let terminal = InMemoryTerm::new(4, 60);
         let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
         let mut bars = Bars::on(target, Printer::new(&GlobalArgs::default()));
         let status = Status {
@@ -116,7 +116,10 @@ mod tests {
         assert_eq!(terminal.contents(), "");
         std::thread::sleep(DELAY);
         bars.show(&status);
-        insta::assert_snapshot!(terminal.contents(), @"reading disk.vdi [======>                 ] 1.00 KiB of 4.00 KiB, 1.00 KiB/s, 3 seconds left");
+        insta::assert_snapshot!(terminal.contents(), @r"
+        reading disk.vdi [==========>                              ]
+          1.00 KiB of 4.00 KiB, 1.00 KiB/s, 3 seconds left
+        ");
         drop(bars);
         assert_eq!(terminal.contents(), "");
     }
