@@ -36,14 +36,16 @@ impl Present {
 
     /// Whether VirtualBox made or uses this file for the machine.
     pub(super) fn owns(&self, path: &Path) -> bool {
-        self.files().any(|file| file == path)
+        self.of_role(|_| true).any(|file| file == path)
     }
 
-    /// Every file of the machine that is there now.
-    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
-        self.inventory
-            .iter()
-            .flat_map(|inventory| inventory.files.iter().map(|file| file.local.as_path()))
+    /// Files that stay as they are while those in `targets` are written. Settings files do not:
+    /// they are put aside first.
+    pub(super) fn seeds(&self, targets: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
+        let is_settings = |role| matches!(role, FileRole::Settings | FileRole::PreviousSettings);
+        self.of_role(|role| !is_settings(role))
+            .filter(|path| !targets.contains(path))
+            .collect()
     }
 
     /// Where the machine's settings files are now.

@@ -78,11 +78,7 @@ impl RestorePlan {
             settings: text,
             set_aside: settings_to_set_aside(&present, &layout.settings_file),
             files: layout.files.clone(),
-            seeds: present
-                .files()
-                .filter(|file| !targets.contains(*file))
-                .map(Path::to_owned)
-                .collect(),
+            seeds: present.seeds(&targets),
             images: Vec::new(),
             remove: present.superfluous(&targets),
             register: host.virtualbox().is_some(),
