@@ -5,7 +5,10 @@
 //! the latest (`@0` is the latest), the name given at take, a date or time (the last snapshot at or
 //! before it; a day alone means its end), a prefix of the id of at least four digits.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::tz::TimeZone;
+use vrs_virtualbox::MachineId;
 
 use crate::error::{Error, Result};
 use crate::snapshot::Snapshot;
@@ -25,12 +28,12 @@ pub fn select<'a>(
         .rmatch_indices('@')
         .filter_map(|(at, _)| Some((wanted.get(..at)?, wanted.get(at.checked_add(1)?..)?)));
     for (machine, point) in splits {
-        let of_machine = of_machine(snapshots, machine);
+        let of_machine = of_machine(snapshots, machine)?;
         if !of_machine.is_empty() {
             return at_point(&of_machine, point, wanted, time_zone);
         }
     }
-    let whole = of_machine(snapshots, wanted);
+    let whole = of_machine(snapshots, wanted)?;
     if !whole.is_empty() {
         return Err(not_found(
             wanted,
@@ -43,20 +46,42 @@ pub fn select<'a>(
     ))
 }
 
-/// The snapshots of one machine, by its id or by the name it has in its latest snapshot or had
-/// earlier, oldest first.
-#[must_use]
-pub fn of_machine<'a>(snapshots: &'a [Snapshot], machine: &str) -> Vec<&'a Snapshot> {
-    let id = machine.parse().ok();
-    let named = snapshots
+/// The snapshots of one machine, oldest first; none if it is not known. A machine is named by its id,
+/// by the name it has in its latest snapshot, or by one it had earlier.
+///
+/// # Errors
+/// When several machines answer to the name.
+pub fn of_machine<'a>(snapshots: &'a [Snapshot], machine: &str) -> Result<Vec<&'a Snapshot>> {
+    let id = match machine.parse() {
+        Ok(id) => Some(id),
+        Err(_) => id_of_name(snapshots, machine)?,
+    };
+    let of_machine = |snapshot: &&Snapshot| Some(snapshot.machine) == id;
+    Ok(snapshots.iter().filter(of_machine).collect())
+}
+
+fn id_of_name(snapshots: &[Snapshot], name: &str) -> Result<Option<MachineId>> {
+    let latest: BTreeMap<MachineId, &str> = snapshots
         .iter()
-        .rev()
-        .find(|snapshot| snapshot.machine_name == machine);
-    let id = id.or_else(|| named.map(|snapshot| snapshot.machine));
-    snapshots
-        .iter()
-        .filter(|snapshot| Some(snapshot.machine) == id)
-        .collect()
+        .map(|snapshot| (snapshot.machine, snapshot.machine_name.as_str()))
+        .collect();
+    let has_now = latest.iter().filter(|(_, latest)| **latest == name);
+    let mut ids: BTreeSet<MachineId> = has_now.map(|(id, _)| *id).collect();
+    if ids.is_empty() {
+        let had = snapshots
+            .iter()
+            .filter(|snapshot| snapshot.machine_name == name);
+        ids = had.map(|snapshot| snapshot.machine).collect();
+    }
+    if ids.len() > 1 {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        let reason = format!(
+            "several machines are called so; use the id of one: {}",
+            ids.join(", ")
+        );
+        return Err(not_found(name, reason));
+    }
+    Ok(ids.into_iter().next())
 }
 
 /// Refuses names that could not be told from another way of naming a snapshot.
@@ -185,7 +210,6 @@ mod tests {
     use super::*;
     use rstest::rstest;
     use vrs_repository::id::SnapshotId;
-    use vrs_virtualbox::MachineId;
 
     fn snapshot(
         first: u8,
@@ -235,6 +259,22 @@ mod tests {
         let snapshots = sample();
         let found = select(&snapshots, wanted, &TimeZone::UTC).unwrap();
         assert_eq!(found.id, SnapshotId::from_bytes([first; 32]));
+    }
+
+    #[test]
+    fn a_name_that_two_machines_have_is_refused() {
+        let mut snapshots = sample();
+        snapshots.push(snapshot(
+            0xc1,
+            3,
+            "web server",
+            None,
+            "2026-11-21T00:00:00Z",
+        ));
+        let error = select(&snapshots, "web server@latest", &TimeZone::UTC).unwrap_err();
+        insta::assert_snapshot!(error, @"no snapshot 'web server': several machines are called so; use the id of one: 00000000-0000-0000-0000-000000000001, 00000000-0000-0000-0000-000000000003; `vrs list` shows what there is");
+        let earlier = select(&snapshots, "web@latest", &TimeZone::UTC).unwrap();
+        assert_eq!(earlier.id, SnapshotId::from_bytes([0xa3; 32]));
     }
 
     #[rstest]

@@ -16,7 +16,7 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit> {
     let catalog = lookup::catalog(context, &store)?;
     let snapshots = match &args.machine {
         Some(machine) => {
-            selection::of_machine(&catalog.snapshots, &lookup::machine_key(&host, machine)?)
+            selection::of_machine(&catalog.snapshots, &lookup::machine_key(&host, machine)?)?
         }
         None => catalog.snapshots.iter().collect(),
     };
