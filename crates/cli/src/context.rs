@@ -56,6 +56,7 @@ impl Context {
         let options = LocateOptions {
             program,
             search_path: std::env::var_os("PATH"),
+            secret_variables: password::VARIABLES.map(Into::into).to_vec(),
             ..LocateOptions::default()
         };
         Ok(Host {

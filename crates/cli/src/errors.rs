@@ -59,11 +59,6 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             _ if self.is_broken_pipe() => Exit::Success,
-            Self::Engine(vrs_engine::Error::Image(error))
-                if error.kind() == vrs_vdisk::ErrorKind::Interrupted =>
-            {
-                Exit::Interrupted
-            }
             Self::Engine(error) => exit_of(error.kind()),
             Self::Password(error) if error.is_interrupt() => Exit::Interrupted,
             Self::Usage { .. } => Exit::Usage,

@@ -74,13 +74,18 @@ impl PasswordError {
     }
 }
 
+/// The variables that tell the password or where it is; no child process needs them.
+pub const VARIABLES: [&str; 3] = [PASSWORD, PASSWORD_FILE, PASSWORD_COMMAND];
+const PASSWORD: &str = "VRS_PASSWORD";
+const PASSWORD_FILE: &str = "VRS_PASSWORD_FILE";
+const PASSWORD_COMMAND: &str = "VRS_PASSWORD_COMMAND";
+
 impl Given {
     /// Reads `NAME_FILE` and `NAME_COMMAND` style variables.
     pub fn from_environment() -> Self {
         Self {
-            file: variable("VRS_PASSWORD_FILE").map(PathBuf::from),
-            command: variable("VRS_PASSWORD_COMMAND")
-                .and_then(|command| command.into_string().ok()),
+            file: variable(PASSWORD_FILE).map(PathBuf::from),
+            command: variable(PASSWORD_COMMAND).and_then(|command| command.into_string().ok()),
         }
     }
 
@@ -92,7 +97,7 @@ impl Given {
 
 /// `VRS_PASSWORD`.
 pub fn from_variable() -> Option<SecretString> {
-    variable("VRS_PASSWORD")?
+    variable(PASSWORD)?
         .into_string()
         .ok()
         .map(SecretString::from)

@@ -71,9 +71,7 @@ pub enum Error {
         ids: Vec<MachineId>,
     },
     /// VirtualBox is needed and not there.
-    #[error(
-        "this needs VirtualBox: {reason}; install it, or say with --vboxmanage where VBoxManage is"
-    )]
+    #[error("this needs VirtualBox: {reason}")]
     NoVirtualBox {
         /// Why VBoxManage was not found.
         reason: String,
@@ -290,12 +288,17 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Repository(error) => match error.kind() {
+                vrs_repository::ErrorKind::Busy => ErrorKind::Busy,
                 vrs_repository::ErrorKind::Interrupted => ErrorKind::Interrupted,
                 _ => ErrorKind::Failed,
             },
             Self::VirtualBox(error) => match error.kind() {
                 vrs_virtualbox::ErrorKind::Busy => ErrorKind::Busy,
                 vrs_virtualbox::ErrorKind::Interrupted => ErrorKind::Interrupted,
+                _ => ErrorKind::Failed,
+            },
+            Self::Image(error) => match error.kind() {
+                vrs_vdisk::ErrorKind::Interrupted => ErrorKind::Interrupted,
                 _ => ErrorKind::Failed,
             },
             Self::MachineBusy { .. } | Self::FileInUse { .. } => ErrorKind::Busy,

@@ -61,6 +61,23 @@ fn driver(folder: &Path, script: &str) -> VBoxManage {
     .unwrap()
 }
 
+#[test]
+fn secret_variables_are_kept_from_vboxmanage() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("VBoxManage");
+    // Cargo sets this variable for tests.
+    let script = "#!/bin/sh\n[ -z \"${CARGO_MANIFEST_DIR+set}\" ] && echo 7.2.22 || echo exposed\n";
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut options = LocateOptions {
+        program: Some(program),
+        ..LocateOptions::default()
+    };
+    assert!(VBoxManage::locate(&options).is_err());
+    options.secret_variables = vec!["CARGO_MANIFEST_DIR".into()];
+    VBoxManage::locate(&options).unwrap();
+}
+
 fn calls(folder: &Path) -> Vec<String> {
     std::fs::read_to_string(folder.join("calls"))
         .unwrap()

@@ -59,12 +59,12 @@ fn failures_exit_with_1_and_say_what_to_do() {
     ");
     insta::assert_snapshot!(environment.fails(&["take", "web"]), @r"
     1
-    error: this needs VirtualBox: '/nowhere/VBoxManage' is not a program that can be run; give the path of VBoxManage; install it, or say with --vboxmanage where VBoxManage is
+    error: this needs VirtualBox: '/nowhere/VBoxManage' is not a program that can be run; give the path of VBoxManage
     hint: a machine can also be named by the path of its .vbox file, which needs no VirtualBox
     ");
     insta::assert_snapshot!(environment.fails(&["vms"]), @r"
     1
-    error: this needs VirtualBox: '/nowhere/VBoxManage' is not a program that can be run; give the path of VBoxManage; install it, or say with --vboxmanage where VBoxManage is
+    error: this needs VirtualBox: '/nowhere/VBoxManage' is not a program that can be run; give the path of VBoxManage
     hint: a machine can also be named by the path of its .vbox file, which needs no VirtualBox
     ");
     insta::assert_snapshot!(environment.fails(&["take", "./none.vbox"]), @r"

@@ -21,6 +21,9 @@ pub struct LocateOptions {
     /// How long a command may give no sign of life. Starting VirtualBox's daemon while another one
     /// ends takes 10 seconds, opening images on a sleeping disk longer.
     pub patience: Duration,
+    /// Variables of the environment that VBoxManage does not get, because the daemon that it starts
+    /// outlives vrs: those that hold secrets.
+    pub secret_variables: Vec<OsString>,
 }
 
 impl Default for LocateOptions {
@@ -29,6 +32,7 @@ impl Default for LocateOptions {
             program: None,
             search_path: None,
             patience: Duration::from_secs(120),
+            secret_variables: Vec::new(),
         }
     }
 }
@@ -41,7 +45,7 @@ impl VBoxManage {
             Some(program) => named(program)?,
             None => found(options.search_path.as_ref())?,
         };
-        let version = version_of(&program, options.patience)?;
+        let version = version_of(&program, options)?;
         if version.numbers() < MINIMUM_VERSION {
             return Err(Error::TooOld {
                 program,
@@ -54,6 +58,7 @@ impl VBoxManage {
             program,
             version,
             patience: options.patience,
+            secret_variables: options.secret_variables.clone(),
             one_at_a_time: Mutex::new(()),
         })
     }
@@ -84,12 +89,13 @@ fn found(search_path: Option<&OsString>) -> Result<PathBuf> {
     })
 }
 
-fn version_of(program: &Path, patience: Duration) -> Result<Version> {
+fn version_of(program: &Path, options: &LocateOptions) -> Result<Version> {
     let invocation = Invocation {
         program: program.to_owned(),
         arguments: vec!["--version".into()],
+        secret_variables: options.secret_variables.clone(),
     };
-    let ended = successful(&invocation, invocation.run(patience)?)?;
+    let ended = successful(&invocation, invocation.run(options.patience)?)?;
     let answer = without_warning(&ended.stdout);
     Version::parse(&answer).ok_or_else(|| Error::Output {
         command: invocation.to_string(),

@@ -59,6 +59,7 @@ pub struct VBoxManage {
     program: PathBuf,
     version: Version,
     patience: Duration,
+    secret_variables: Vec<OsString>,
     /// VirtualBox refuses calls on a machine while another locks it; questions lock it, too.
     one_at_a_time: Mutex<()>,
 }
@@ -137,6 +138,7 @@ impl VBoxManage {
         Invocation {
             program: self.program.clone(),
             arguments,
+            secret_variables: self.secret_variables.clone(),
         }
     }
 

@@ -35,6 +35,7 @@ const TICK: Duration = Duration::from_millis(50);
 pub(super) struct Invocation {
     pub(super) program: PathBuf,
     pub(super) arguments: Vec<OsString>,
+    pub(super) secret_variables: Vec<OsString>,
 }
 
 /// What a command that ended by itself left behind.
@@ -90,6 +91,9 @@ impl Invocation {
         // Without UTF-8 VBoxManage refuses arguments that are not ASCII; other languages would change
         // the texts that are looked for.
         command.env("LC_ALL", "C.UTF-8").env_remove("LANGUAGE");
+        for variable in &self.secret_variables {
+            command.env_remove(variable);
+        }
         platform::separate(&mut command);
         command
     }
@@ -264,6 +268,7 @@ mod tests {
         Invocation {
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), script.into()],
+            secret_variables: Vec::new(),
         }
     }
 
