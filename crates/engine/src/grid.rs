@@ -1,7 +1,7 @@
 //! How each kind of file is cut into chunks.
 //!
-//! The sizes are measured ones: see docs/design/chunking.md. A disk's grid starts where its data
-//! starts, so that images made by different tools, grown or compacted ones share chunks.
+//! docs/format.md lists the sizes. A disk's grid starts where its data starts, so that images made by
+//! different tools, grown or compacted ones share chunks.
 
 use std::path::Path;
 

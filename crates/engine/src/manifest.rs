@@ -225,7 +225,32 @@ impl Manifest {
                 written_by: envelope.written_by,
             });
         }
-        serde_json::from_slice(json).map_err(|error| bad(error.to_string()))
+        let manifest: Self =
+            serde_json::from_slice(json).map_err(|error| bad(error.to_string()))?;
+        let stray = manifest
+            .stored_paths()
+            .find(|path| !manifest.is_inside(path));
+        if let Some(path) = stray {
+            return Err(bad(format!(
+                "it names '{path}', which is not in the machine's folder"
+            )));
+        }
+        Ok(manifest)
+    }
+
+    fn stored_paths(&self) -> impl Iterator<Item = &str> {
+        let files = self.files.iter().map(|file| file.path.as_str());
+        let media = self.media.iter().map(|medium| medium.path.as_str());
+        files.chain(media).chain([self.settings.as_str()])
+    }
+
+    /// Whether a path leads into the stored machine folder and not out of it again: restores join
+    /// such paths to folders of this host.
+    fn is_inside(&self, path: &str) -> bool {
+        let inside = path
+            .strip_prefix(&self.folder)
+            .and_then(|rest| rest.strip_prefix('/'));
+        inside.is_some() && tree_path(path).is_ok() && !(cfg!(windows) && path.contains('\\'))
     }
 
     /// The record of a stored file.
@@ -269,6 +294,33 @@ mod tests {
         let json = br#"{"format":"vrs-manifest","version":99,"written_by":"3.0.0","surprise":[]}"#;
         let error = Manifest::from_json(json, "abcd").unwrap_err();
         insta::assert_snapshot!(error, @"snapshot abcd was written by vrs 3.0.0 in manifest version 99, which this vrs does not know; it is sound: use vrs 3.0.0 or newer");
+    }
+
+    #[test]
+    fn paths_that_lead_elsewhere_are_refused() {
+        for path in [
+            "../x.vbox",
+            "web/../../x.vbox",
+            "/etc/x.vbox",
+            "other/x.vbox",
+            "web",
+        ] {
+            let json = serde_json::json!({
+                "format": "vrs-manifest", "version": 1, "written_by": "0.1.0", "name": null,
+                "machine": {"id": uuid::Uuid::nil(), "name": "web", "os_type": "", "state": "poweroff", "settings_file": "/vms/web/web.vbox"},
+                "begun": "2026-11-21T00:00:00Z",
+                "host": {"name": "h", "os": "linux", "architecture": "x86_64", "processor": null, "virtualbox": null},
+                "folder": "web", "settings": path, "original_settings": null, "registry_was_rebuilt": false,
+                "files": [], "media": [], "not_included": []
+            });
+            let error = Manifest::from_json(json.to_string().as_bytes(), "abcd").unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .contains("which is not in the machine's folder"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -105,9 +105,20 @@ impl RestorePlan {
     }
 }
 
+/// Where the settings file was, or goes with [`RestoreOptions::into`].
 fn expected_settings_file(manifest: &Manifest, options: &RestoreOptions) -> Result<PathBuf> {
+    let was = &manifest.machine.settings_file;
     let Some(into) = &options.into else {
-        return Ok(manifest.machine.settings_file.clone());
+        if was.is_absolute() {
+            return Ok(was.clone());
+        }
+        return Err(Error::Usage {
+            message: format!(
+                "the machine was in '{}' on a host with {}; say with --into where its folder goes on this one",
+                was.display(),
+                manifest.host.os
+            ),
+        });
     };
     let into = std::path::absolute(into).map_err(|error| Error::io("find", into, error))?;
     Ok(into
