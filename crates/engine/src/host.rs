@@ -2,13 +2,14 @@
 //!
 //! The caller fills it in; the engine reads neither the environment nor its own idea of folders.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use vrs_virtualbox::VBoxManage;
 
 use crate::error::{Error, Result};
 use crate::journal::Journals;
 use crate::manifest::HostRecord;
+use crate::platform;
 
 /// What the use cases know about the computer they run on.
 #[derive(Debug)]
@@ -50,15 +51,8 @@ impl Host {
             name: self.name.clone(),
             os: std::env::consts::OS.to_owned(),
             architecture: std::env::consts::ARCH.to_owned(),
-            processor: processor(),
+            processor: platform::processor(),
             virtualbox: self.virtualbox().map(|driver| driver.version().to_string()),
         }
     }
-}
-
-/// The processor's model name, from where Linux shows it.
-fn processor() -> Option<String> {
-    let text = std::fs::read_to_string(Path::new("/proc/cpuinfo")).ok()?;
-    let line = text.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
 }

@@ -1,4 +1,5 @@
-//! What differs between operating systems: private files, folder syncing, who holds a file open.
+//! What differs between operating systems: private files, folder syncing, who holds a file open, the
+//! processor's name.
 //!
 //! Guarantees: files and folders made here can be read by their owner only, where the system knows
 //! owners. Not guaranteed: that [`writers_of`] sees processes of other users.
@@ -138,6 +139,13 @@ fn file_identity(file: &fs::Metadata) -> (u64, u64) {
 pub fn writers_of(path: &Path) -> Result<Vec<FileHolder>> {
     let _ = path;
     Ok(Vec::new())
+}
+
+/// The processor's model name, from where Linux shows it.
+pub fn processor() -> Option<String> {
+    let text = std::fs::read_to_string(Path::new("/proc/cpuinfo")).ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
 }
 
 #[cfg(test)]
