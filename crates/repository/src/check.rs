@@ -143,7 +143,8 @@ impl Check<'_> {
             .filter(|(number, _)| !self.bad_packs.contains(number))
             .map(Ok);
         let (repository, progress) = (self.repository, self.progress);
-        let flaws = parallel::map(
+        let (bad_copies, errors) = (&mut self.bad_copies, &mut self.report.errors);
+        parallel::each(
             repository.threads(),
             jobs,
             || Ok(()),
@@ -156,13 +157,11 @@ impl Check<'_> {
                 progress.add(Counter::Scanned, pack.size_bytes.into());
                 Ok((number, flaws))
             },
-        )?;
-        for (number, flaws) in flaws {
-            self.bad_copies
-                .extend(flaws.bad_blobs.into_iter().map(|id| (number, id)));
-            self.report.errors.extend(flaws.texts);
-        }
-        Ok(())
+            |(number, flaws)| {
+                bad_copies.extend(flaws.bad_blobs.into_iter().map(|id| (number, id)));
+                errors.extend(flaws.texts);
+            },
+        )
     }
 
     fn snapshots(&mut self) -> Result<()> {

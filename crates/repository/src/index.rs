@@ -78,6 +78,11 @@ impl IndexPack {
     }
 }
 
+/// Number of a chunk inside an [`Index`]: four bytes that stand for an id of 32. The first copy's
+/// stands for all copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ChunkNumber(u32);
+
 /// Number of a pack inside an [`Index`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PackNumber(u32);
@@ -198,6 +203,19 @@ impl Index {
     /// The first copy of a blob.
     pub(crate) fn find(&self, kind: BlobType, id: &ChunkId) -> Option<BlobLocation> {
         self.copies(kind, id).next()
+    }
+
+    /// The number of a chunk.
+    pub(crate) fn number(&self, id: &ChunkId) -> Option<ChunkNumber> {
+        let position = self.chunks.partition_point(|entry| entry.id < *id);
+        let found = self.chunks.get(position).filter(|entry| entry.id == *id);
+        found.and_then(|_| u32::try_from(position).ok().map(ChunkNumber))
+    }
+
+    /// The chunk of a number that this index gave, and where its first copy lies.
+    pub(crate) fn chunk(&self, number: ChunkNumber) -> Option<(ChunkId, BlobLocation)> {
+        let entry = self.chunks.get(number.0 as usize)?;
+        Some((entry.id, entry.location))
     }
 
     /// The pack of a location that this index gave.

@@ -17,7 +17,7 @@ use crate::chunking::{Cutter, READ_BYTES};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId, SnapshotId};
 use crate::intake::{Intake, Tally};
-use crate::layout::{Part, StoredChunk, parts};
+use crate::layout::{ChunkList, Part, parts};
 use crate::lock::SharedLock;
 use crate::platform::{self, own_ownership, ownership};
 use crate::repository::ResticRepository;
@@ -66,22 +66,20 @@ impl<'a> ResticIngest<'a> {
     }
 
     /// Chunks that the caller vouches for. What cannot be had is read, which costs time and no more.
-    fn earlier(&self, previous: &PreviousFile) -> Vec<StoredChunk> {
-        let found = self
-            .repository
-            .found_file(&previous.snapshot, &previous.path);
-        found
-            .and_then(|file| self.repository.stored_chunks(&file))
-            .unwrap_or_default()
+    fn earlier(&self, previous: &PreviousFile) -> Option<ChunkList> {
+        let repository = self.repository;
+        let file = repository.found_file(&previous.snapshot, &previous.path);
+        repository
+            .stored_chunks(repository.index().ok()?, &file.ok()?)
+            .ok()
     }
 
     fn parts(&self, source: &FileSource, size_bytes: u64) -> Vec<Part> {
-        let earlier = source
-            .previous
-            .as_ref()
-            .map(|previous| (self.earlier(previous), previous.unchanged.as_slice()));
-        let (earlier, unchanged) = earlier.unwrap_or_default();
-        parts(size_bytes, &earlier, unchanged, |id| {
+        let previous = source.previous.as_ref();
+        let earlier = previous.and_then(|previous| self.earlier(previous));
+        let chunks = earlier.iter().flat_map(ChunkList::iter);
+        let unchanged = previous.map_or(&[][..], |previous| &previous.unchanged);
+        parts(size_bytes, chunks, unchanged, |id| {
             self.sink.is_stored(BlobType::Data, id)
         })
     }

@@ -77,8 +77,11 @@ impl Intake<'_> {
                 buffer: Vec::new(),
             })
         };
-        let chunks = parallel::map(threads, jobs, worker, Worker::work)?;
-        Ok(chunks.concat())
+        let mut chunks = Vec::new();
+        parallel::each(threads, jobs, worker, Worker::work, |part: Vec<ChunkId>| {
+            chunks.extend(part);
+        })?;
+        Ok(chunks)
     }
 
     fn jobs<'b>(

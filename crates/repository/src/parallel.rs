@@ -1,5 +1,6 @@
 //! Work for several threads, with a short queue and an end at the first failure.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -7,22 +8,33 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::error::{Error, Result};
 
-/// Does all jobs and returns what they gave, in the order of the jobs.
+/// Does all jobs and hands what they gave to `take`, in the order of the jobs.
 ///
-/// Jobs are drawn one by one as threads become free, so a lazy iterator bounds memory. Each thread
-/// has a state of its own. After a failure no new job is started.
-pub(crate) fn map<J: Send, S, T: Send>(
+/// Jobs are drawn one by one as threads become free and results are handed over as soon as all
+/// before them are, so a lazy iterator bounds memory. Each thread has a state of its own. After a
+/// failure no new job is started.
+pub(crate) fn each<J: Send, S, T: Send>(
     threads: usize,
     jobs: impl Iterator<Item = Result<J>>,
     state: impl Fn() -> Result<S> + Sync,
     work: impl Fn(&mut S, J) -> Result<T> + Sync,
-) -> Result<Vec<T>> {
+    mut take: impl FnMut(T) + Send,
+) -> Result<()> {
     if threads < 2 {
         let mut state = state()?;
-        return jobs.map(|job| work(&mut state, job?)).collect();
+        return jobs
+            .map(|job| work(&mut state, job?))
+            .try_for_each(|result| {
+                take(result?);
+                Ok(())
+            });
     }
     let pool = Pool {
-        done: Mutex::default(),
+        results: Mutex::new(InOrder {
+            next: 0,
+            early: BTreeMap::new(),
+            take,
+        }),
         failure: Mutex::new(None),
         failed: AtomicBool::new(false),
     };
@@ -36,15 +48,8 @@ pub(crate) fn map<J: Send, S, T: Send>(
         drop(waiting);
         pool.keep(pool.feed(jobs, queue));
     });
-    if let Some(error) = lock(&pool.failure).take() {
-        return Err(error);
-    }
-    let mut done = pool
-        .done
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
-    done.sort_unstable_by_key(|(number, _)| *number);
-    Ok(done.into_iter().map(|(_, result)| result).collect())
+    let failure = lock(&pool.failure).take();
+    failure.map_or(Ok(()), Err)
 }
 
 /// The content of a mutex, also after a panic of another thread.
@@ -52,15 +57,33 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Hands results over in the order of their jobs.
+struct InOrder<T, F> {
+    next: usize,
+    /// Results of jobs that overtook others.
+    early: BTreeMap<usize, T>,
+    take: F,
+}
+
+impl<T, F: FnMut(T)> InOrder<T, F> {
+    fn add(&mut self, number: usize, result: T) {
+        self.early.insert(number, result);
+        while let Some(result) = self.early.remove(&self.next) {
+            (self.take)(result);
+            self.next = self.next.saturating_add(1);
+        }
+    }
+}
+
 /// What all threads share.
-struct Pool<T> {
-    done: Mutex<Vec<(usize, T)>>,
+struct Pool<T, F> {
+    results: Mutex<InOrder<T, F>>,
     /// The first one.
     failure: Mutex<Option<Error>>,
     failed: AtomicBool,
 }
 
-impl<T> Pool<T> {
+impl<T, F: FnMut(T)> Pool<T, F> {
     fn drain<J, S>(
         &self,
         waiting: Receiver<(usize, J)>,
@@ -73,7 +96,7 @@ impl<T> Pool<T> {
                 break;
             }
             let result = work(&mut state, job)?;
-            lock(&self.done).push((number, result));
+            lock(&self.results).add(number, result);
         }
         Ok(())
     }
@@ -107,7 +130,16 @@ mod tests {
     #[test]
     fn results_come_in_the_order_of_the_jobs() {
         for threads in [1, 4] {
-            let doubled = map(threads, (0..100).map(Ok), || Ok(()), |(), job| Ok(job * 2)).unwrap();
+            let mut doubled = Vec::new();
+            let double = |(): &mut (), job: u64| Ok(job * 2);
+            each(
+                threads,
+                (0..100).map(Ok),
+                || Ok(()),
+                double,
+                |result| doubled.push(result),
+            )
+            .unwrap();
             assert_eq!(doubled, (0..100).map(|job| job * 2).collect::<Vec<_>>());
         }
     }
@@ -122,7 +154,7 @@ mod tests {
             }
         };
         assert!(matches!(
-            map(3, (0..).map(Ok), || Ok(()), fail),
+            each(3, (0..).map(Ok), || Ok(()), fail, |()| {}),
             Err(Error::Interrupted)
         ));
     }

@@ -1,7 +1,7 @@
 //! Random access to stored files.
 //!
 //! Decoded chunks are kept up to a fixed number of bytes, so memory does not grow with the file
-//! beyond its chunk list of 48 bytes a chunk.
+//! beyond its list of chunks.
 
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
@@ -9,7 +9,7 @@ use rustic_core::repofile::BlobType;
 
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
-use crate::layout::StoredChunk;
+use crate::layout::{ChunkList, StoredChunk};
 use crate::repository::ResticRepository;
 use crate::store::{StoredFileReader, TreePath};
 use crate::tree::FoundFile;
@@ -22,7 +22,7 @@ const TYPICAL_CHUNK_BYTES: u64 = 256 << 10;
 pub(crate) struct ChunkReader<'a> {
     repository: &'a ResticRepository,
     path: TreePath,
-    chunks: Vec<StoredChunk>,
+    chunks: ChunkList,
     cache: Cache<ChunkId, Vec<u8>, ByLength>,
 }
 
@@ -41,7 +41,7 @@ impl<'a> ChunkReader<'a> {
         Ok(Self {
             repository,
             path: file.path.clone(),
-            chunks: repository.stored_chunks(file)?,
+            chunks: repository.stored_chunks(repository.index()?, file)?,
             cache: Cache::with_weighter(items, CACHE_BYTES, ByLength),
         })
     }
@@ -93,7 +93,7 @@ impl<'a> ChunkReader<'a> {
 
 impl StoredFileReader for ChunkReader<'_> {
     fn size_bytes(&self) -> u64 {
-        self.chunks.last().map_or(0, StoredChunk::end)
+        self.chunks.size_bytes()
     }
 
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<()> {
@@ -107,15 +107,10 @@ impl StoredFileReader for ChunkReader<'_> {
             length_bytes,
             size_bytes,
         })?;
-        let mut number = self.chunks.partition_point(|chunk| chunk.end() <= offset);
-        while let Some(chunk) = self
-            .chunks
-            .get(number)
-            .copied()
-            .filter(|chunk| chunk.offset < end)
-        {
+        let mut position = self.chunks.position_at(offset);
+        while let Some(chunk) = self.chunks.get(position).filter(|chunk| chunk.offset < end) {
             self.copy_part(chunk, offset, buffer)?;
-            number = number.saturating_add(1);
+            position = position.saturating_add(1);
         }
         Ok(())
     }

@@ -13,12 +13,13 @@ mod moves;
 mod survey;
 mod target;
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use vrs_progress::{Counter, Phase, Progress};
 
 use crate::error::{Error, Result};
-use crate::id::ChunkId;
+use crate::index::{ChunkNumber, LoadedIndex};
+use crate::layout::StoredChunk;
 use crate::repository::ResticRepository;
 use crate::sink::ZeroChunks;
 use crate::store::{RestoreRequest, RestoreStats};
@@ -29,19 +30,34 @@ use survey::{State, Survey};
 use target::Target;
 
 /// A chunk of a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
-    target: usize,
-    chunk: usize,
+    target: u32,
+    chunk: u32,
 }
 
-/// Where each chunk that is not in place has to go.
-type Needs = HashMap<ChunkId, Vec<Place>>;
+/// A chunk that is not in place, and one place where it has to go. A list of them is sorted by
+/// chunk, so that all places of one are neighbours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Need {
+    chunk: ChunkNumber,
+    place: Place,
+}
+
+/// The needs of each chunk.
+fn by_chunk(needs: &[Need]) -> impl Iterator<Item = (ChunkNumber, &[Need])> {
+    let same = |one: &Need, other: &Need| one.chunk == other.chunk;
+    needs
+        .chunk_by(same)
+        .filter_map(|all| Some((all.first()?.chunk, all)))
+}
 
 /// What all parts of a restore use.
 struct Restore<'a> {
     repository: &'a ResticRepository,
     progress: &'a dyn Progress,
+    /// All chunk numbers are of this index.
+    loaded: Arc<LoadedIndex>,
     zeros: ZeroChunks,
     targets: Vec<Target>,
 }
@@ -80,6 +96,7 @@ impl<'a> Restore<'a> {
     ) -> Result<Self> {
         let zeros = ZeroChunks::default();
         let files = repository.found_files(&request.snapshot)?;
+        let loaded = repository.index()?;
         let targets: Result<Vec<Target>> = request
             .files
             .iter()
@@ -89,7 +106,13 @@ impl<'a> Restore<'a> {
                     snapshot: request.snapshot,
                     path: file.path.clone(),
                 };
-                Target::new(repository, &zeros, found.ok_or_else(missing)?, file)
+                Target::new(
+                    repository,
+                    &loaded,
+                    &zeros,
+                    found.ok_or_else(missing)?,
+                    file,
+                )
             })
             .collect();
         let targets = targets?;
@@ -97,6 +120,7 @@ impl<'a> Restore<'a> {
         Ok(Self {
             repository,
             progress,
+            loaded,
             zeros,
             targets,
         })
@@ -117,46 +141,53 @@ impl<'a> Restore<'a> {
         };
         for target in &self.targets {
             stats.total_bytes = stats.total_bytes.saturating_add(target.size_bytes);
-            for (chunk, state) in target.chunks.iter().zip(&target.states) {
+            let numbered = target.chunks.iter().zip(target.chunks.numbers());
+            for ((chunk, number), state) in numbered.zip(&target.states) {
                 let length_bytes = u64::from(chunk.length_bytes);
                 let sum = match state {
                     State::InPlace => &mut stats.in_place_bytes,
                     State::Zero => &mut stats.zero_bytes,
-                    State::Missing if survey.source(&chunk.id).is_some() => &mut stats.local_bytes,
+                    State::Missing if survey.source(number).is_some() => &mut stats.local_bytes,
                     State::Missing => &mut stats.fetched_bytes,
                 };
                 *sum = sum.saturating_add(length_bytes);
             }
         }
-        let needs = self.needs();
-        stats.fetched_chunks = needs
-            .keys()
-            .filter(|id| survey.source(id).is_none())
-            .count() as u64;
+        let absent = |(chunk, _): &(ChunkNumber, &[Need])| survey.source(*chunk).is_none();
+        stats.fetched_chunks = by_chunk(&self.needs()).filter(absent).count() as u64;
         stats
     }
 
-    fn needs(&self) -> Needs {
-        let mut needs = Needs::new();
-        for (target, chunk, id) in self.missing() {
-            needs.entry(id).or_default().push(Place { target, chunk });
-        }
+    fn needs(&self) -> Vec<Need> {
+        let mut needs: Vec<Need> = self.missing().collect();
+        needs.sort_unstable();
         needs
     }
 
-    fn missing(&self) -> impl Iterator<Item = (usize, usize, ChunkId)> + '_ {
-        self.targets
-            .iter()
-            .enumerate()
-            .flat_map(|(number, target)| {
-                let chunks = target.chunks.iter().zip(&target.states).enumerate();
-                let missing = chunks.filter(|(_, (_, state))| **state == State::Missing);
-                missing.map(move |(chunk, (stored, _))| (number, chunk, stored.id))
+    fn missing(&self) -> impl Iterator<Item = Need> + '_ {
+        (0..).zip(&self.targets).flat_map(|(number, target)| {
+            let chunks = (0..).zip(target.chunks.numbers().zip(&target.states));
+            let missing = chunks.filter(|(_, (_, state))| **state == State::Missing);
+            missing.map(move |(position, (chunk, _))| Need {
+                chunk,
+                place: Place {
+                    target: number,
+                    chunk: position,
+                },
             })
+        })
+    }
+
+    fn target(&self, place: Place) -> Option<&Target> {
+        self.targets.get(place.target as usize)
+    }
+
+    fn stored(&self, place: Place) -> Option<StoredChunk> {
+        self.target(place)?.chunks.get(place.chunk as usize)
     }
 
     fn execute(&mut self, survey: Survey, stats: &mut RestoreStats) -> Result<()> {
-        let needs = self.needs();
+        let mut needs = self.needs();
         let to_write = stats.total_bytes.saturating_sub(stats.in_place_bytes);
         self.progress.phase(Phase {
             name: "restoring",
@@ -166,22 +197,20 @@ impl<'a> Restore<'a> {
         for target in &mut self.targets {
             target.open_for_writing(self.progress)?;
         }
-        let (local, mut absent): (Vec<_>, Vec<_>) = needs
-            .into_iter()
-            .partition(|(id, _)| survey.source(id).is_some());
-        let failed = carry_out(self, &survey, local)?;
-        for (_, places) in &failed {
-            let bytes = self.bytes_of(places);
+        let failed = carry_out(self, &survey, &needs)?;
+        for (_, needs) in by_chunk(&needs).filter(|(chunk, _)| failed.contains(chunk)) {
+            let bytes = self.bytes_of(needs);
             stats.local_bytes = stats.local_bytes.saturating_sub(bytes);
             stats.fetched_bytes = stats.fetched_bytes.saturating_add(bytes);
             stats.fetched_chunks = stats.fetched_chunks.saturating_add(1);
         }
-        absent.extend(failed);
+        needs.retain(|need| survey.source(need.chunk).is_none() || failed.contains(&need.chunk));
+        drop(survey);
         for target in &self.targets {
             self.go_on()?;
             target.fit_and_punch(self.progress)?;
         }
-        let fetched = fetch(self, absent);
+        let fetched = fetch(self, needs);
         // Also after a failure: what was written shall survive, and the next run builds on it.
         for target in &self.targets {
             target.sync(self.progress)?;
@@ -192,18 +221,16 @@ impl<'a> Restore<'a> {
             .try_for_each(|target| target.finish(self.progress))
     }
 
-    fn bytes_of(&self, places: &[Place]) -> u64 {
-        let chunks = places
-            .iter()
-            .filter_map(|place| self.targets.get(place.target)?.chunks.get(place.chunk));
+    fn bytes_of(&self, needs: &[Need]) -> u64 {
+        let chunks = needs.iter().filter_map(|need| self.stored(need.place));
         chunks.map(|chunk| u64::from(chunk.length_bytes)).sum()
     }
 
     /// Writes a verified chunk to all its places.
-    fn write(&self, places: &[Place], content: &[u8]) -> Result<()> {
-        for place in places {
-            if let Some(target) = self.targets.get(place.target) {
-                target.write_chunk(place.chunk, content, self.progress)?;
+    fn write(&self, needs: &[Need], content: &[u8]) -> Result<()> {
+        for Need { place, .. } in needs {
+            if let Some(target) = self.target(*place) {
+                target.write_chunk(place.chunk as usize, content, self.progress)?;
                 self.progress.add(Counter::Scanned, content.len() as u64);
             }
         }

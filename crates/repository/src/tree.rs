@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustic_core::repofile::{BlobType, Metadata, Node, NodeType, SnapshotFile, Tree};
@@ -15,7 +16,8 @@ use crate::blob::Sealer;
 use crate::crypto::hash;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, SnapshotId};
-use crate::layout::StoredChunk;
+use crate::index::LoadedIndex;
+use crate::layout::ChunkList;
 use crate::platform::{Ownership, own_ownership};
 use crate::repository::ResticRepository;
 use crate::sink::Sink;
@@ -253,34 +255,30 @@ impl ResticRepository {
     }
 
     /// The chunks of a stored file with their places in it.
-    pub(crate) fn stored_chunks(&self, file: &FoundFile) -> Result<Vec<StoredChunk>> {
-        let index = &self.index()?.index;
+    pub(crate) fn stored_chunks(
+        &self,
+        loaded: Arc<LoadedIndex>,
+        file: &FoundFile,
+    ) -> Result<ChunkList> {
         let content = file.node.content.as_deref().unwrap_or_default();
-        let mut chunks = Vec::with_capacity(content.len());
-        let mut offset: u64 = 0;
+        let mut chunks = ChunkList::new(loaded, content.len());
         for id in content {
             let id = ChunkId::from(**id);
-            let location = index
-                .find(BlobType::Data, &id)
-                .ok_or_else(|| Error::MissingChunk {
+            if !chunks.push(&id) {
+                return Err(Error::MissingChunk {
                     location: self.backend.location().to_owned(),
                     path: file.path.clone(),
-                    offset,
+                    offset: chunks.size_bytes(),
                     chunk: id,
-                })?;
-            let chunk = StoredChunk {
-                offset,
-                length_bytes: location.raw_bytes(),
-                id,
-            };
-            offset = chunk.end();
-            chunks.push(chunk);
+                });
+            }
         }
-        if offset == file.node.meta.size {
+        if chunks.size_bytes() == file.node.meta.size {
             return Ok(chunks);
         }
         let reason = format!(
-            "its chunks are {offset} bytes and not {}",
+            "its chunks are {} bytes and not {}",
+            chunks.size_bytes(),
             file.node.meta.size
         );
         Err(self.backend.damaged(format!("file {}", file.path), reason))

@@ -99,5 +99,6 @@ fn a_larger_file_costs_only_its_chunk_list() {
     let grown_bytes = peak_for(large).saturating_sub(peak_for(small)) * 1024;
     let more_chunks = (large - small) as u64 * (2 + 16);
     let per_chunk = grown_bytes / more_chunks;
-    assert!(per_chunk < 1024, "{per_chunk} bytes a chunk");
+    println!("{per_chunk} bytes a chunk");
+    assert!(per_chunk < 512, "{per_chunk} bytes a chunk");
 }

@@ -11,7 +11,7 @@ use crate::id::ChunkId;
 use crate::index::{BlobLocation, Index, PackNumber};
 use crate::parallel::{self, lock};
 
-use super::{Place, Restore};
+use super::{Need, Place, Restore, by_chunk};
 
 /// Read at once at most, unless a single chunk is longer.
 const STRETCH_BYTES: u32 = 4 << 20;
@@ -20,19 +20,12 @@ const GAP_BYTES: u32 = 64 << 10;
 /// Storage far away needs more requests under way than there are processors.
 const LEAST_THREADS: usize = 4;
 
-/// A chunk to fetch.
-struct Wanted {
-    id: ChunkId,
-    location: BlobLocation,
-    places: Vec<Place>,
-}
-
 /// Chunks of one pack that are read at once.
-struct Stretch {
+struct Stretch<'a> {
     pack: PackNumber,
     offset: u32,
     end: u32,
-    wanted: Vec<Wanted>,
+    needs: &'a [Need],
 }
 
 /// The first chunk that could not be had, and how many more.
@@ -43,63 +36,61 @@ struct Failure {
 }
 
 /// Fetches and writes all chunks. Fails after everything that can be had is written.
-pub(super) fn fetch(restore: &Restore<'_>, chunks: Vec<(ChunkId, Vec<Place>)>) -> Result<()> {
-    if chunks.is_empty() {
-        return Ok(());
-    }
-    let loaded = restore.repository.index()?;
+pub(super) fn fetch(restore: &Restore<'_>, mut needs: Vec<Need>) -> Result<()> {
+    let index = &restore.loaded.index;
+    needs.sort_unstable_by_key(|need| {
+        let lies = index.chunk(need.chunk);
+        let lies = lies.map(|(_, location)| (location.pack, location.offset));
+        (lies, *need)
+    });
     let failure: Mutex<Option<Failure>> = Mutex::new(None);
-    let threads = restore.repository.threads().max(LEAST_THREADS);
-    let jobs = stretches(&loaded.index, chunks).into_iter().map(Ok);
-    parallel::map(
-        threads,
-        jobs,
+    parallel::each(
+        restore.repository.threads().max(LEAST_THREADS),
+        stretches(index, &needs).map(Ok),
         || Ok(()),
         |(), stretch| {
             restore.go_on()?;
-            fetch_stretch(restore, &loaded.index, stretch, &failure)
+            fetch_stretch(restore, &stretch, &failure)
         },
+        |()| {},
     )?;
     let failure = lock(&failure).take();
     failure.map_or(Ok(()), |failure| Err(restore.incomplete(failure)))
 }
 
-fn stretches(index: &Index, chunks: Vec<(ChunkId, Vec<Place>)>) -> Vec<Stretch> {
-    let located = chunks.into_iter().filter_map(|(id, places)| {
-        // Every chunk of a target was found in this index when the target was looked at.
-        index.find(BlobType::Data, &id).map(|location| Wanted {
-            id,
-            location,
-            places,
-        })
-    });
-    let mut wanted: Vec<Wanted> = located.collect();
-    wanted.sort_unstable_by_key(|chunk| (chunk.location.pack, chunk.location.offset));
-    let mut stretches: Vec<Stretch> = Vec::new();
-    for chunk in wanted {
-        let (pack, offset) = (chunk.location.pack, chunk.location.offset);
-        let end = offset.saturating_add(chunk.location.length);
-        match stretches.last_mut() {
-            Some(last) if last.takes(pack, offset, end) => {
-                last.end = last.end.max(end);
-                last.wanted.push(chunk);
-            }
-            _ => stretches.push(Stretch {
-                pack,
-                offset,
-                end,
-                wanted: vec![chunk],
-            }),
-        }
-    }
-    stretches
+/// Cuts a list that is sorted by where the chunks lie in the repository.
+fn stretches<'a>(index: &'a Index, mut rest: &'a [Need]) -> impl Iterator<Item = Stretch<'a>> + 'a {
+    std::iter::from_fn(move || {
+        let location = |need: &Need| index.chunk(need.chunk).map(|(_, location)| location);
+        let mut stretch = Stretch::of(location(rest.first()?)?);
+        let grown = |need: &&Need| location(need).is_some_and(|next| stretch.grow(next));
+        let (needs, after) = rest.split_at_checked(rest.iter().take_while(grown).count())?;
+        rest = after;
+        Some(Stretch { needs, ..stretch })
+    })
 }
 
-impl Stretch {
-    fn takes(&self, pack: PackNumber, offset: u32, end: u32) -> bool {
-        self.pack == pack
-            && offset <= self.end.saturating_add(GAP_BYTES)
-            && end.saturating_sub(self.offset) <= STRETCH_BYTES
+impl Stretch<'_> {
+    const fn of(first: BlobLocation) -> Self {
+        Self {
+            pack: first.pack,
+            offset: first.offset,
+            end: first.offset,
+            needs: &[],
+        }
+    }
+
+    /// Takes in a chunk, unless it lies too far away.
+    fn grow(&mut self, next: BlobLocation) -> bool {
+        let end = self.end.max(next.offset.saturating_add(next.length));
+        let is_first = self.end == self.offset;
+        let fits = self.pack == next.pack
+            && next.offset <= self.end.saturating_add(GAP_BYTES)
+            && end.saturating_sub(self.offset) <= STRETCH_BYTES;
+        if is_first || fits {
+            self.end = end;
+        }
+        is_first || fits
     }
 
     fn part<'a>(&self, content: &'a [u8], location: &BlobLocation) -> Option<&'a [u8]> {
@@ -111,11 +102,10 @@ impl Stretch {
 
 fn fetch_stretch(
     restore: &Restore<'_>,
-    index: &Index,
-    stretch: Stretch,
+    stretch: &Stretch<'_>,
     failure: &Mutex<Option<Failure>>,
 ) -> Result<()> {
-    let repository = restore.repository;
+    let (repository, index) = (restore.repository, &restore.loaded.index);
     let pack = index.pack(stretch.pack).map(|pack| pack.id);
     let length_bytes = stretch.end.saturating_sub(stretch.offset);
     let content = pack.and_then(|pack| {
@@ -128,42 +118,43 @@ fn fetch_stretch(
         Counter::Fetched,
         content.as_ref().map_or(0, bytes::Bytes::len) as u64,
     );
-    for wanted in &stretch.wanted {
+    for (chunk, needs) in by_chunk(stretch.needs) {
+        let Some((id, location)) = index.chunk(chunk) else {
+            continue;
+        };
         let sealed = content
             .as_deref()
-            .and_then(|content| stretch.part(content, &wanted.location));
-        let raw = sealed.zip(pack).and_then(|(sealed, pack)| {
-            repository
-                .unseal(&wanted.id, &wanted.location, pack, sealed)
-                .ok()
-        });
-        match raw.map_or_else(|| one_by_one(restore, wanted), Ok) {
-            Ok(raw) => restore.write(&wanted.places, &raw)?,
-            Err(error) => note(failure, &wanted.places, error),
+            .and_then(|content| stretch.part(content, &location));
+        let raw = sealed
+            .zip(pack)
+            .and_then(|(sealed, pack)| repository.unseal(&id, &location, pack, sealed).ok());
+        match raw.map_or_else(|| one_by_one(restore, &id), Ok) {
+            Ok(raw) => restore.write(needs, &raw)?,
+            Err(error) => note(failure, needs, error),
         }
     }
     Ok(())
 }
 
 /// The slow way, which also tries other packs that hold the chunk and says what is wrong.
-fn one_by_one(restore: &Restore<'_>, wanted: &Wanted) -> Result<Vec<u8>> {
-    let raw = restore.repository.read_blob(BlobType::Data, &wanted.id)?;
+fn one_by_one(restore: &Restore<'_>, id: &ChunkId) -> Result<Vec<u8>> {
+    let raw = restore.repository.read_blob(BlobType::Data, id)?;
     raw.ok_or_else(|| {
         restore
             .repository
             .backend
-            .damaged(format!("chunk {}", wanted.id.short()), "it is in no index")
+            .damaged(format!("chunk {}", id.short()), "it is in no index")
     })
 }
 
-fn note(failure: &Mutex<Option<Failure>>, places: &[Place], error: Error) {
+fn note(failure: &Mutex<Option<Failure>>, needs: &[Need], error: Error) {
     let mut failure = lock(failure);
-    let count = places.len() as u64;
-    match (failure.as_mut(), places.first()) {
+    let count = needs.len() as u64;
+    match (failure.as_mut(), needs.first()) {
         (Some(known), _) => known.more = known.more.saturating_add(count),
-        (None, Some(place)) => {
+        (None, Some(need)) => {
             *failure = Some(Failure {
-                place: *place,
+                place: need.place,
                 more: count.saturating_sub(1),
                 error,
             })
@@ -174,8 +165,7 @@ fn note(failure: &Mutex<Option<Failure>>, places: &[Place], error: Error) {
 
 impl Restore<'_> {
     fn incomplete(&self, failure: Failure) -> Error {
-        let target = self.targets.get(failure.place.target);
-        let chunk = target.and_then(|target| target.chunks.get(failure.place.chunk));
+        let (target, chunk) = (self.target(failure.place), self.stored(failure.place));
         let (Some(target), Some(chunk)) = (target, chunk) else {
             return failure.error;
         };

@@ -4,55 +4,66 @@
 //! dependencies, and where they run in a circle one chunk of the circle is held in memory. What
 //! turns out to be another chunk than expected is left to fetching.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 
 use crate::error::Result;
-use crate::id::ChunkId;
+use crate::index::ChunkNumber;
 use crate::parallel;
 use crate::platform;
 
 use super::survey::{LocalChunk, LocalFile, Survey};
-use super::{Place, Restore};
+use super::{Need, Restore, by_chunk};
 
 /// Chunks held at the same time; beyond that a chunk is fetched.
 const HELD_BYTES: usize = 64 << 20;
 
-/// One chunk and all places it must go to.
-type Move = (ChunkId, Vec<Place>);
-
-/// Copies what it can and returns the rest.
+/// Copies what lies on this host. Returns chunks that turned out not to.
 pub(super) fn carry_out(
     restore: &Restore<'_>,
     survey: &Survey,
-    moves: Vec<Move>,
-) -> Result<Vec<Move>> {
-    let with_source = moves
-        .into_iter()
-        .filter_map(|(id, places)| survey.source(&id).map(|source| Copy { id, source, places }));
-    let (stable, volatile): (Vec<_>, Vec<_>) = with_source.partition(|copy| copy.source.stable);
+    needs: &[Need],
+) -> Result<HashSet<ChunkNumber>> {
+    let copies = || {
+        by_chunk(needs).filter_map(|(chunk, needs)| {
+            let source = survey.source(chunk)?;
+            Some(Copy { source, needs })
+        })
+    };
     let copier = Copier { restore, survey };
     // First, because any other write may overwrite what they need.
+    let volatile = copies().filter(|copy| !copy.source.stable).collect();
     let mut failed = Scheduler::new(&copier, volatile).run()?;
-    let outcomes = parallel::map(
+    parallel::each(
         restore.repository.threads(),
-        stable.into_iter().map(Ok),
+        copies().filter(|copy| copy.source.stable).map(Ok),
         || Ok(()),
         |(), copy| {
             restore.go_on()?;
             match copier.read(&copy)? {
-                Some(content) => restore.write(&copy.places, &content).map(|()| None),
-                None => Ok(Some((copy.id, copy.places))),
+                Some(content) => restore.write(copy.needs, &content).map(|()| None),
+                None => Ok(copy.chunk()),
             }
         },
+        |chunk| failed.extend(chunk),
     )?;
-    failed.extend(outcomes.into_iter().flatten());
     Ok(failed)
 }
 
-struct Copy {
-    id: ChunkId,
+/// One chunk, where it lies, and all places it must go to.
+struct Copy<'a> {
     source: LocalChunk,
-    places: Vec<Place>,
+    needs: &'a [Need],
+}
+
+impl Copy<'_> {
+    /// Where the source lies, as the scheduler sorts them.
+    const fn begins(&self) -> (LocalFile, u64) {
+        (self.source.file, self.source.offset)
+    }
+
+    fn chunk(&self) -> Option<ChunkNumber> {
+        self.needs.first().map(|need| need.chunk)
+    }
 }
 
 struct Copier<'a> {
@@ -62,20 +73,27 @@ struct Copier<'a> {
 
 impl Copier<'_> {
     /// The chunk, or None when something else lies there now.
-    fn read(&self, copy: &Copy) -> Result<Option<Vec<u8>>> {
+    fn read(&self, copy: &Copy<'_>) -> Result<Option<Vec<u8>>> {
         let file = match copy.source.file {
             LocalFile::Target(number) => self
                 .restore
                 .targets
-                .get(number)
+                .get(number as usize)
                 .and_then(|target| target.file.as_ref()),
-            LocalFile::Seed(number) => self.survey.seeds.get(number).map(|seed| &seed.file),
+            LocalFile::Seed(number) => {
+                let seed = self.survey.seeds.get(number as usize);
+                seed.map(|seed| &seed.file)
+            }
         };
-        let Some(file) = file else { return Ok(None) };
+        let wanted = copy.needs.first();
+        let wanted = wanted.and_then(|need| self.restore.stored(need.place));
+        let Some((file, wanted)) = file.zip(wanted) else {
+            return Ok(None);
+        };
         let mut content = vec![0; copy.source.length_bytes as usize];
         let read = platform::read_full_at(file, &mut content, copy.source.offset);
         let as_expected = read.is_ok_and(|read| read == content.len())
-            && self.restore.zeros.id_of(&content) == copy.id;
+            && self.restore.zeros.id_of(&content) == wanted.id;
         Ok(as_expected.then_some(content))
     }
 }
@@ -91,24 +109,17 @@ enum Progress {
 /// Orders copies whose sources are overwritten by the restore.
 struct Scheduler<'a> {
     copier: &'a Copier<'a>,
-    copies: Vec<Copy>,
+    /// Sorted by where their source begins.
+    copies: Vec<Copy<'a>>,
     progress: Vec<Progress>,
-    /// Copies by where their source begins.
-    sources: BTreeMap<(LocalFile, u64), Vec<usize>>,
     longest_source_bytes: u64,
     held: HashMap<usize, Option<Vec<u8>>>,
     held_bytes: usize,
 }
 
 impl<'a> Scheduler<'a> {
-    fn new(copier: &'a Copier<'a>, copies: Vec<Copy>) -> Self {
-        let mut sources: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-        for (number, copy) in copies.iter().enumerate() {
-            sources
-                .entry((copy.source.file, copy.source.offset))
-                .or_default()
-                .push(number);
-        }
+    fn new(copier: &'a Copier<'a>, mut copies: Vec<Copy<'a>>) -> Self {
+        copies.sort_unstable_by_key(Copy::begins);
         let longest_source_bytes = copies
             .iter()
             .map(|copy| copy.source.length_bytes)
@@ -120,16 +131,15 @@ impl<'a> Scheduler<'a> {
             copier,
             copies,
             progress,
-            sources,
             longest_source_bytes,
             held: HashMap::new(),
             held_bytes: 0,
         }
     }
 
-    /// Does all copies. Returns those whose source was not what it should be.
-    fn run(mut self) -> Result<Vec<Move>> {
-        let mut failed = Vec::new();
+    /// Does all copies. Returns the chunks whose source was not what it should be.
+    fn run(mut self) -> Result<HashSet<ChunkNumber>> {
+        let mut failed = HashSet::new();
         for first in 0..self.copies.len() {
             if self.progress.get(first) == Some(&Progress::Waiting) {
                 self.run_from(first, &mut failed)?;
@@ -139,7 +149,7 @@ impl<'a> Scheduler<'a> {
     }
 
     /// Does one copy after everything that it would overwrite.
-    fn run_from(&mut self, first: usize, failed: &mut Vec<Move>) -> Result<()> {
+    fn run_from(&mut self, first: usize, failed: &mut HashSet<ChunkNumber>) -> Result<()> {
         let mut path = vec![(first, self.start(first))];
         while let Some((number, blockers)) = path.last_mut() {
             let (number, blocker) = (*number, blockers.pop());
@@ -177,19 +187,18 @@ impl<'a> Scheduler<'a> {
         let Some(copy) = self.copies.get(number) else {
             return blockers;
         };
-        for place in &copy.places {
-            let target = self.copier.restore.targets.get(place.target);
-            let Some(chunk) = target.and_then(|target| target.chunks.get(place.chunk)) else {
+        for Need { place, .. } in copy.needs {
+            let Some(chunk) = self.copier.restore.stored(*place) else {
                 continue;
             };
             let file = LocalFile::Target(place.target);
             let from = (file, chunk.offset.saturating_sub(self.longest_source_bytes));
-            for (_, numbers) in self.sources.range(from..(file, chunk.end())) {
-                blockers.extend(numbers.iter().copied().filter(|other| {
-                    let end = self.copies.get(*other).map(|other| other.source.end());
-                    *other != number && end.is_some_and(|end| end > chunk.offset)
-                }));
-            }
+            let first = self.copies.partition_point(|other| other.begins() < from);
+            let others = (first..).zip(self.copies.get(first..).unwrap_or_default());
+            let near = others.take_while(|(_, other)| other.begins() < (file, chunk.end()));
+            let overwritten = near.filter(|(_, other)| other.source.end() > chunk.offset);
+            let numbers = overwritten.map(|(other, _)| other);
+            blockers.extend(numbers.filter(|other| *other != number));
         }
         blockers
     }
@@ -217,7 +226,7 @@ impl<'a> Scheduler<'a> {
         Ok(())
     }
 
-    fn finish(&mut self, number: usize, failed: &mut Vec<Move>) -> Result<()> {
+    fn finish(&mut self, number: usize, failed: &mut HashSet<ChunkNumber>) -> Result<()> {
         self.copier.restore.go_on()?;
         self.set(number, Progress::Done);
         let Some(copy) = self.copies.get(number) else {
@@ -232,9 +241,9 @@ impl<'a> Scheduler<'a> {
             None => self.copier.read(copy)?,
         };
         match content {
-            Some(content) => self.copier.restore.write(&copy.places, &content),
+            Some(content) => self.copier.restore.write(copy.needs, &content),
             None => {
-                failed.push((copy.id, copy.places.clone()));
+                failed.extend(copy.chunk());
                 Ok(())
             }
         }

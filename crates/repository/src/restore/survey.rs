@@ -8,15 +8,16 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use vrs_progress::{Counter, Phase};
 
 use crate::chunking::{Content, Cutter, Grid, READ_BYTES};
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
+use crate::index::{ChunkNumber, Index};
 use crate::intake::RangeReader;
-use crate::parallel::{self, lock};
+use crate::layout::StoredChunk;
+use crate::parallel;
 use crate::platform;
 use crate::store::RestoreRequest;
 
@@ -45,14 +46,16 @@ pub(super) struct LocalChunk {
 /// A file that chunks can come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum LocalFile {
-    Target(usize),
-    Seed(usize),
+    Target(u32),
+    Seed(u32),
 }
 
 /// The outcome.
 pub(super) struct Survey {
-    /// All wanted chunks, and where they were seen.
-    wanted: HashMap<ChunkId, Option<LocalChunk>>,
+    /// All wanted chunks, sorted.
+    wanted: Vec<ChunkNumber>,
+    /// Where each of them was seen.
+    sources: Vec<Option<LocalChunk>>,
     pub(super) seeds: Vec<Seed>,
 }
 
@@ -61,17 +64,33 @@ pub(super) struct Seed {
     pub(super) file: File,
     cutter: Cutter,
     /// The target that this file is, if it is one.
-    target: Option<usize>,
+    target: Option<u32>,
 }
 
 impl Survey {
-    pub(super) fn source(&self, id: &ChunkId) -> Option<LocalChunk> {
-        self.wanted.get(id).copied().flatten()
+    fn of(targets: &[Target]) -> Self {
+        let all = targets.iter().flat_map(|target| target.chunks.numbers());
+        let mut wanted: Vec<ChunkNumber> = all.collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted.shrink_to_fit();
+        Self {
+            sources: vec![None; wanted.len()],
+            wanted,
+            seeds: Vec::new(),
+        }
+    }
+
+    pub(super) fn source(&self, chunk: ChunkNumber) -> Option<LocalChunk> {
+        let position = self.wanted.binary_search(&chunk).ok()?;
+        self.sources.get(position).copied().flatten()
     }
 
     /// Remembers a chunk if it is wanted. Places that stay are better than places that do not.
-    fn saw(&mut self, id: &ChunkId, chunk: LocalChunk) {
-        if let Some(known) = self.wanted.get_mut(id)
+    fn saw(&mut self, index: &Index, id: &ChunkId, chunk: LocalChunk) {
+        let number = index.number(id);
+        let position = number.and_then(|number| self.wanted.binary_search(&number).ok());
+        if let Some(known) = position.and_then(|position| self.sources.get_mut(position))
             && known.is_none_or(|known| chunk.stable && !known.stable)
         {
             *known = Some(chunk);
@@ -97,22 +116,12 @@ struct Seen {
 
 impl Restore<'_> {
     pub(super) fn survey(&mut self, request: &RestoreRequest) -> Result<Survey> {
-        let mut survey = Survey {
-            wanted: HashMap::new(),
-            seeds: Vec::new(),
-        };
-        for target in &self.targets {
-            survey
-                .wanted
-                .extend(target.chunks.iter().map(|chunk| (chunk.id, None)));
-        }
-        for number in 0..self.targets.len() {
-            self.compare(number, &mut survey)?;
-        }
+        let mut survey = Survey::of(&self.targets);
+        self.compare_all(&mut survey)?;
         if self.is_all_found(&survey) {
             return Ok(survey);
         }
-        for (number, target) in self.targets.iter().enumerate() {
+        for (number, target) in (0..).zip(&self.targets) {
             self.search_former_grid(number, target, &mut survey)?;
         }
         if !self.is_all_found(&survey) {
@@ -124,14 +133,33 @@ impl Restore<'_> {
 
     fn is_all_found(&self, survey: &Survey) -> bool {
         self.missing()
-            .all(|(_, _, id)| survey.source(&id).is_some())
+            .all(|need| survey.source(need.chunk).is_some())
+    }
+
+    fn compare_all(&mut self, survey: &mut Survey) -> Result<()> {
+        let mut targets = std::mem::take(&mut self.targets);
+        let compared = (0..)
+            .zip(&mut targets)
+            .try_for_each(|(number, target)| self.compare(number, target, survey));
+        self.targets = targets;
+        compared
     }
 
     /// Compares a target with what is wanted in it.
-    fn compare(&mut self, number: usize, survey: &mut Survey) -> Result<()> {
-        let Some(target) = self.targets.get(number) else {
-            return Ok(());
-        };
+    fn compare(&self, number: u32, target: &mut Target, survey: &mut Survey) -> Result<()> {
+        let mut states = std::mem::take(&mut target.states);
+        let compared = self.compare_states(number, target, &mut states, survey);
+        target.states = states;
+        compared
+    }
+
+    fn compare_states(
+        &self,
+        number: u32,
+        target: &Target,
+        states: &mut [State],
+        survey: &mut Survey,
+    ) -> Result<()> {
         let Some(file) = target.file.as_ref() else {
             return Ok(());
         };
@@ -146,46 +174,46 @@ impl Restore<'_> {
             file,
             stable: false,
         };
-        let jobs = target.reads().into_iter().map(Ok);
-        let seen = parallel::map(
+        let mut rest = states.iter_mut().zip(target.chunks.iter());
+        let note = |seen: Vec<Seen>| {
+            for (seen, (state, wanted)) in seen.iter().zip(&mut rest) {
+                self.note(searched, seen, wanted, state, survey);
+            }
+        };
+        parallel::each(
             self.repository.threads(),
-            jobs,
+            target.reads().map(Ok),
             || Ok(Vec::new()),
-            |buffer, (range, chunks)| {
-                let cuts = target
-                    .chunks
-                    .get(chunks)
-                    .unwrap_or_default()
-                    .iter()
-                    .map(|chunk| chunk.range());
-                self.look(searched, range, cuts, buffer)
+            |buffer, (range, position)| {
+                let cuts = target.chunks.iter_from(position);
+                self.look(searched, range, cuts.map(|chunk| chunk.range()), buffer)
             },
-        )?;
-        self.note_target(number, seen.into_iter().flatten(), survey);
-        Ok(())
+            note,
+        )
     }
 
-    fn note_target(
-        &mut self,
-        number: usize,
-        seen: impl Iterator<Item = Seen>,
+    fn note(
+        &self,
+        searched: Searched<'_>,
+        seen: &Seen,
+        wanted: StoredChunk,
+        state: &mut State,
         survey: &mut Survey,
     ) {
-        let Some(target) = self.targets.get_mut(number) else {
-            return;
-        };
-        for (seen, (chunk, state)) in seen.zip(target.chunks.iter().zip(&mut target.states)) {
-            let in_place = seen.id == chunk.id;
-            if in_place {
-                *state = State::InPlace;
-                self.progress
-                    .add(Counter::Reused, chunk.length_bytes.into());
-            }
-            survey.saw(&seen.id, seen.at(LocalFile::Target(number), in_place));
+        let in_place = seen.id == wanted.id;
+        if in_place {
+            *state = State::InPlace;
+            self.progress
+                .add(Counter::Reused, wanted.length_bytes.into());
         }
+        survey.saw(
+            &self.loaded.index,
+            &seen.id,
+            seen.at(searched.local, in_place),
+        );
     }
 
-    /// Reads a range and hashes its chunks. `cuts` cover the range in order.
+    /// Reads a range and hashes its chunks. `cuts` cover the range in order, and may go on behind it.
     fn look(
         &self,
         searched: Searched<'_>,
@@ -222,12 +250,7 @@ impl Restore<'_> {
     }
 
     /// Searches a target where its former chunks began, unless that was done by comparing.
-    fn search_former_grid(
-        &self,
-        number: usize,
-        target: &Target,
-        survey: &mut Survey,
-    ) -> Result<()> {
+    fn search_former_grid(&self, number: u32, target: &Target, survey: &mut Survey) -> Result<()> {
         let (Some(file), Some(cutter)) = (target.file.as_ref(), target.cutter) else {
             return Ok(());
         };
@@ -251,11 +274,11 @@ impl Restore<'_> {
     }
 
     fn open_seeds(&self, request: &RestoreRequest) -> Result<Vec<Seed>> {
-        let targets: HashMap<PathBuf, usize> = self
+        let targets: HashMap<PathBuf, u32> = self
             .targets
             .iter()
-            .enumerate()
-            .map(|(number, target)| (identity(&target.local), number))
+            .zip(0..)
+            .map(|(target, number)| (identity(&target.local), number))
             .collect();
         let mut seeds = Vec::new();
         for seed in &request.seeds {
@@ -280,7 +303,7 @@ impl Restore<'_> {
 
     fn search_seeds(&self, survey: &mut Survey) -> Result<()> {
         let seeds = std::mem::take(&mut survey.seeds);
-        let searched = seeds.iter().enumerate().try_for_each(|(number, seed)| {
+        let searched = seeds.iter().zip(0..).try_for_each(|(seed, number)| {
             let Ok(metadata) = seed.file.metadata() else {
                 return Ok(());
             };
@@ -320,11 +343,11 @@ impl Restore<'_> {
             subject: searched.path.display().to_string(),
             total_bytes: Some(range.end.saturating_sub(range.start)),
         });
-        let survey = Mutex::new(survey);
+        let index = &self.loaded.index;
         let note = |seen: Vec<Seen>| {
-            let mut survey = lock(&survey);
-            seen.iter()
-                .for_each(|seen| survey.saw(&seen.id, seen.at(searched.local, searched.stable)));
+            for seen in seen {
+                survey.saw(index, &seen.id, seen.at(searched.local, searched.stable));
+            }
         };
         match cutter {
             Cutter::Grid(grid) => self.search_grid(searched, grid, range, note),
@@ -337,19 +360,15 @@ impl Restore<'_> {
         searched: Searched<'_>,
         grid: Grid,
         range: Range<u64>,
-        note: impl Fn(Vec<Seen>) + Sync,
+        note: impl FnMut(Vec<Seen>) + Send,
     ) -> Result<()> {
-        let jobs = grid.reads(range).map(Ok);
-        parallel::map(
+        parallel::each(
             self.repository.threads(),
-            jobs,
+            grid.reads(range).map(Ok),
             || Ok(Vec::new()),
-            |buffer, range| {
-                note(self.look(searched, range.clone(), grid.chunks(range), buffer)?);
-                Ok(())
-            },
-        )?;
-        Ok(())
+            |buffer, range| self.look(searched, range.clone(), grid.chunks(range), buffer),
+            note,
+        )
     }
 
     fn search_content(
@@ -357,7 +376,7 @@ impl Restore<'_> {
         searched: Searched<'_>,
         content: Content,
         range: Range<u64>,
-        note: impl Fn(Vec<Seen>) + Sync,
+        note: impl FnMut(Vec<Seen>) + Send,
     ) -> Result<()> {
         let mut offset = range.start;
         let source = RangeReader::new(searched.file, range);
@@ -368,22 +387,21 @@ impl Restore<'_> {
             offset = offset.saturating_add(chunk.len() as u64);
             Ok((at, chunk))
         });
-        parallel::map(
+        parallel::each(
             self.repository.threads(),
             jobs,
             || Ok(()),
             |(), (offset, chunk)| {
                 self.go_on()?;
                 self.progress.add(Counter::Scanned, chunk.len() as u64);
-                note(vec![Seen {
+                Ok(vec![Seen {
                     offset,
                     length_bytes: chunk.len(),
                     id: self.zeros.id_of(&chunk),
-                }]);
-                Ok(())
+                }])
             },
-        )?;
-        Ok(())
+            note,
+        )
     }
 }
 
@@ -400,24 +418,24 @@ impl Seen {
 }
 
 impl Target {
-    /// Runs of chunks that lie within the local file, to be read at once: bytes and chunk numbers.
-    fn reads(&self) -> Vec<(Range<u64>, Range<usize>)> {
-        let mut reads: Vec<(Range<u64>, Range<usize>)> = Vec::new();
+    /// Runs of chunks that lie within the local file, to be read at once: the bytes, and the
+    /// position of the first chunk.
+    fn reads(&self) -> impl Iterator<Item = (Range<u64>, usize)> + '_ {
         let present = self
             .chunks
             .iter()
             .enumerate()
             .take_while(|(_, chunk)| chunk.end() <= self.local_bytes);
-        for (number, chunk) in present {
-            match reads.last_mut() {
-                Some((bytes, numbers)) if chunk.end().saturating_sub(bytes.start) <= READ_BYTES => {
-                    bytes.end = chunk.end();
-                    numbers.end = number.saturating_add(1);
-                }
-                _ => reads.push((chunk.range(), number..number.saturating_add(1))),
+        let mut present = present.peekable();
+        std::iter::from_fn(move || {
+            let (position, first) = present.next()?;
+            let mut range = first.range();
+            let fits = |end: u64| end.saturating_sub(first.offset) <= READ_BYTES;
+            while let Some((_, next)) = present.next_if(|(_, next)| fits(next.end())) {
+                range.end = next.end();
             }
-        }
-        reads
+            Some((range, position))
+        })
     }
 
     /// Whether a grid cuts the wanted file into exactly its chunks.

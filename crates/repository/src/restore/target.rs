@@ -5,15 +5,16 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustic_core::repofile::BlobType;
 use vrs_progress::Progress;
 
 use crate::chunking::Cutter;
 use crate::error::{Error, Result};
+use crate::index::{BlobLocation, LoadedIndex};
 use crate::ingest::require_regular;
-use crate::layout::StoredChunk;
+use crate::layout::{ChunkList, StoredChunk};
 use crate::platform;
 use crate::repository::ResticRepository;
 use crate::sink::{ZeroChunks, is_zero};
@@ -33,7 +34,7 @@ pub(super) struct Target {
     pub(super) path: TreePath,
     pub(super) local: PathBuf,
     pub(super) size_bytes: u64,
-    pub(super) chunks: Vec<StoredChunk>,
+    pub(super) chunks: ChunkList,
     pub(super) states: Vec<State>,
     /// How the local file was cut, where that is known.
     pub(super) cutter: Option<Cutter>,
@@ -51,23 +52,20 @@ impl Target {
     /// Looks at what is there, without changing it.
     pub(super) fn new(
         repository: &ResticRepository,
+        loaded: &Arc<LoadedIndex>,
         zeros: &ZeroChunks,
         found: &FoundFile,
         request: &RestoreFile,
     ) -> Result<Self> {
-        let chunks = repository.stored_chunks(found)?;
-        let index = &repository.index()?.index;
-        let state = |chunk: &StoredChunk| match index.find(BlobType::Data, &chunk.id) {
-            Some(stored)
-                if stored.is_compressed()
-                    && stored.length.saturating_mul(ZEROS_SHRINK) < chunk.length_bytes
-                    && zeros.id(chunk.length_bytes as usize) == chunk.id =>
-            {
-                State::Zero
-            }
-            _ => State::Missing,
+        let chunks = repository.stored_chunks(Arc::clone(loaded), found)?;
+        let state = |(chunk, stored): (StoredChunk, BlobLocation)| {
+            let is_zero = stored.is_compressed()
+                && stored.length.saturating_mul(ZEROS_SHRINK) < chunk.length_bytes
+                && zeros.id(chunk.length_bytes as usize) == chunk.id;
+            if is_zero { State::Zero } else { State::Missing }
         };
-        let states = chunks.iter().map(state).collect();
+        let placed = (0..chunks.len()).filter_map(|position| chunks.placed(position));
+        let states = placed.map(state).collect();
         let file = open_existing(&request.target)?;
         let local_bytes = file
             .as_ref()
