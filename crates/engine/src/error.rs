@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use vrs_progress::Progress;
 use vrs_virtualbox::{MachineId, MachineState};
 
-use crate::platform::FileHolder;
+use crate::file_holder::FileHolder;
 
 /// The result of a use case.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -9,6 +9,7 @@ pub mod check;
 pub mod clone;
 pub mod delete;
 pub mod error;
+pub mod file_holder;
 pub mod host;
 pub mod inventory;
 pub mod journal;

@@ -8,21 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 
 use crate::error::{Error, Result};
-
-/// A process that has a file open for writing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileHolder {
-    /// Its process id.
-    pub process_id: u32,
-    /// Its name, as the system shows it.
-    pub name: String,
-}
-
-impl std::fmt::Display for FileHolder {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{} (process {})", self.name, self.process_id)
-    }
-}
+use crate::file_holder::FileHolder;
 
 /// Creates a folder, with its parents, that only its owner may enter.
 pub fn create_private_folder(folder: &Path) -> Result<()> {
@@ -143,7 +129,7 @@ pub fn writers_of(path: &Path) -> Result<Vec<FileHolder>> {
 
 /// The processor's model name, from where Linux shows it.
 pub fn processor() -> Option<String> {
-    let text = std::fs::read_to_string(Path::new("/proc/cpuinfo")).ok()?;
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
 }
