@@ -158,8 +158,7 @@ fn write_files(
     for file in &intent.files {
         if let Some(folder) = file.target.parent() {
             progress.step("folder-create");
-            std::fs::create_dir_all(folder)
-                .map_err(|error| Error::io("create the folder", folder, error))?;
+            platform::create_private_folder(folder)?;
         }
     }
     progress.phase(Phase {
