@@ -4,14 +4,26 @@
 //! environment. They are marked `#[ignore = "needs the VirtualBox rig; scripts/test runs it"]`.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::contents::sha256;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What `VBoxManage` says when a lock is in its way.
+const LOCKED: &[&str] = &[
+    "already locked",
+    "already has a lock request pending",
+    "was unlocked unexpectedly",
+    "The session is not locked",
+    "The object is not ready",
+];
 
 /// A registry with its running daemon. Dropping it ends the daemon and every machine, and removes
 /// the folder.
@@ -46,13 +58,21 @@ impl Rig {
             socket,
             folder,
         };
-        let started = rig.daemon("start");
-        assert!(
-            started.status.success(),
-            "VBoxSVC does not start: {}",
-            String::from_utf8_lossy(&started.stderr)
-        );
+        rig.start_daemon();
         rig
+    }
+
+    /// Lets VirtualBox forget everything and read it again: some of what it shows before that is
+    /// not in its files (fractions of seconds, defaults of another settings version).
+    pub fn reread(&self) {
+        self.daemon("stop");
+        self.start_daemon();
+    }
+
+    fn start_daemon(&self) {
+        let started = self.daemon("start");
+        let stderr = String::from_utf8_lossy(&started.stderr);
+        assert!(started.status.success(), "VBoxSVC does not start: {stderr}");
     }
 
     /// The program to hand to whatever is tested.
@@ -86,13 +106,13 @@ impl Rig {
     /// Calls `VBoxManage` and returns what it prints.
     ///
     /// # Panics
-    /// When the call fails.
+    /// When the call fails, also after waiting for whoever has the machine locked.
     pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> String {
         let arguments: Vec<_> = arguments
             .into_iter()
             .map(|argument| argument.as_ref().to_owned())
             .collect();
-        let output = self.output(&arguments);
+        let output = self.output_when_unlocked(&arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(
             output.status.success(),
@@ -100,6 +120,21 @@ impl Rig {
             output.status
         );
         String::from_utf8(output.stdout).expect("VBoxManage prints Unicode")
+    }
+
+    /// Someone else may have the machine locked for a moment, for example a `VBoxManage` whose caller
+    /// was killed.
+    fn output_when_unlocked(&self, arguments: &[OsString]) -> Output {
+        let start = Instant::now();
+        loop {
+            let output = self.output(arguments);
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let is_locked = LOCKED.iter().any(|text| stderr.contains(text));
+            if !is_locked || start.elapsed() > PATIENCE {
+                return output;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// The bytes that a guest sees of a disk (a path or UUID), by VirtualBox's own reading of the

@@ -1,0 +1,104 @@
+//! The program under test, with a repository, state and cache of the test's own.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use vrs_testkit::Rig;
+
+pub struct Vrs<'rig> {
+    rig: &'rig Rig,
+    folder: PathBuf,
+}
+
+impl<'rig> Vrs<'rig> {
+    /// With an empty repository.
+    pub fn new(rig: &'rig Rig) -> Self {
+        let folder = rig.folder().join("vrs");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("password"), "of the test\n").unwrap();
+        let vrs = Self { rig, folder };
+        vrs.run(["init"]);
+        vrs
+    }
+
+    pub fn repository(&self) -> PathBuf {
+        self.folder.join("repository")
+    }
+
+    pub fn password_file(&self) -> PathBuf {
+        self.folder.join("password")
+    }
+
+    pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vrs"));
+        command
+            .args(arguments)
+            .current_dir(self.rig.folder())
+            .stdin(Stdio::null());
+        command
+            .envs(self.rig.environment())
+            .env("VRS_VBOXMANAGE", self.rig.vboxmanage());
+        command
+            .env("VRS_REPOSITORY", self.repository())
+            .env("VRS_PASSWORD_FILE", self.password_file());
+        command.env("VRS_STATE_DIR", self.folder.join("state"));
+        for folder in ["XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"] {
+            command.env(folder, self.folder.join(folder));
+        }
+        command
+    }
+
+    pub fn output<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Calls vrs, which must succeed without warnings, and returns what it prints.
+    pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> String {
+        let arguments: Vec<_> = arguments
+            .into_iter()
+            .map(|word| word.as_ref().to_owned())
+            .collect();
+        let output = self.output(&arguments);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert!(
+            output.status.success(),
+            "vrs {arguments:?}: {}\n{stdout}\n{stderr}",
+            output.status
+        );
+        stdout
+    }
+
+    /// Calls vrs, which must fail with this exit code, and returns what it complains about.
+    pub fn fail<S: AsRef<OsStr>>(
+        &self,
+        code: i32,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> String {
+        let arguments: Vec<_> = arguments
+            .into_iter()
+            .map(|word| word.as_ref().to_owned())
+            .collect();
+        let output = self.output(&arguments);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "vrs {arguments:?}\n{stdout}\n{stderr}"
+        );
+        stderr
+    }
+
+    pub fn take(&self, machine: &str, name: &str) {
+        self.run(["take", machine, "--name", name]);
+    }
+
+    pub fn restore(&self, machine: &str, name: &str) {
+        self.run(["restore", &format!("{machine}@{name}"), "--yes"]);
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
