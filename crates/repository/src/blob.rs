@@ -2,9 +2,12 @@
 //!
 //! A blob is only ever handed out after its content was hashed and found equal to its id.
 
+use std::io::{self, BufReader, Read, Write};
+
+use bytes::Bytes;
 use rustic_core::repofile::BlobType;
 
-use crate::crypto::{MasterKey, hash};
+use crate::crypto::{Digester, MasterKey, hash};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
 use crate::index::{BlobLocation, PackNumber};
@@ -17,6 +20,7 @@ const LARGEST_RAW_BYTES: u32 = 1 << 30;
 /// Compresses and seals blobs. Every thread has its own, as the compressor keeps its tables.
 pub(crate) struct Sealer<'a> {
     key: &'a MasterKey,
+    compression_level: i32,
     compressor: zstd::bulk::Compressor<'static>,
 }
 
@@ -27,7 +31,11 @@ impl<'a> Sealer<'a> {
                 subject: format!("compression level {compression_level}"),
                 reason: "zstd does not know it",
             })?;
-        Ok(Self { key, compressor })
+        Ok(Self {
+            key,
+            compression_level,
+            compressor,
+        })
     }
 
     /// What is stored for a blob: compressed where that makes it smaller.
@@ -46,6 +54,39 @@ impl<'a> Sealer<'a> {
             uncompressed_length,
         })
     }
+
+    /// What is stored for a blob of `raw_bytes` bytes that `write` produces. Only its compressed
+    /// form is ever in memory.
+    pub(crate) fn seal_written(
+        &self,
+        kind: BlobType,
+        id: ChunkId,
+        raw_bytes: u64,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<SealedBlob> {
+        let invalid = |reason| Error::InvalidRequest {
+            subject: format!("an object of {raw_bytes} bytes"),
+            reason,
+        };
+        let uncompressed_length =
+            u32::try_from(raw_bytes).map_err(|_| invalid("it is too large for a pack"))?;
+        let envelope = self.key.envelope(uncompressed_length as usize)?;
+        let compress = || {
+            let mut encoder = zstd::Encoder::new(envelope, self.compression_level)?;
+            encoder.set_pledged_src_size(Some(raw_bytes))?;
+            write(&mut encoder)?;
+            encoder.finish()
+        };
+        let envelope = compress().map_err(|_| invalid("it cannot be compressed"))?;
+        let mut sealed = self.key.close(envelope)?;
+        sealed.shrink_to_fit();
+        Ok(SealedBlob {
+            id,
+            kind,
+            sealed,
+            uncompressed_length: Some(uncompressed_length),
+        })
+    }
 }
 
 /// Why stored bytes are not the blob they should be.
@@ -58,65 +99,135 @@ pub(crate) fn unseal(
     location: &BlobLocation,
     sealed: &[u8],
 ) -> std::result::Result<Vec<u8>, Flaw> {
-    let mut raw = key.open(sealed).ok_or("it cannot be decrypted")?;
+    let mut raw = key.open(sealed).ok_or(UNSEALABLE)?;
     if location.is_compressed() {
-        if location.raw_bytes() > LARGEST_RAW_BYTES {
-            return Err("the index gives it an impossible length");
-        }
-        let capacity = usize::try_from(location.raw_bytes()).unwrap_or(usize::MAX);
+        let capacity = claimed_length(location)?;
         raw = zstd::bulk::decompress(&raw, capacity).map_err(|_| "it cannot be decompressed")?;
     }
-    if raw.len() as u64 != u64::from(location.raw_bytes()) {
+    verify(id, location, raw.len() as u64, hash(&raw))?;
+    Ok(raw)
+}
+
+/// Opens a stored blob and hands its content to `read` while it is decompressed. What that returns
+/// is worth something only if the content as a whole turns out right.
+fn unseal_through<T>(
+    key: &MasterKey,
+    id: &ChunkId,
+    location: &BlobLocation,
+    sealed: Bytes,
+    read: impl Fn(&mut dyn Read) -> T,
+) -> std::result::Result<T, Flaw> {
+    let plain = key.open(&sealed).ok_or(UNSEALABLE)?;
+    drop(sealed);
+    let most_bytes = claimed_length(location)? as u64;
+    let source: Box<dyn Read + '_> = if location.is_compressed() {
+        Box::new(zstd::Decoder::new(plain.as_slice()).map_err(|_| "it cannot be decompressed")?)
+    } else {
+        Box::new(plain.as_slice())
+    };
+    let mut source = Digested {
+        // One more, so that a longer content does not look right.
+        source: source.take(most_bytes.saturating_add(1)),
+        digest: Digester::default(),
+    };
+    let value = read(&mut BufReader::new(&mut source));
+    io::copy(&mut source, &mut io::sink()).map_err(|_| "it cannot be decompressed")?;
+    let (length_bytes, digest) = source.digest.finish();
+    verify(id, location, length_bytes, digest)?;
+    Ok(value)
+}
+
+const UNSEALABLE: Flaw = "it cannot be decrypted";
+
+fn claimed_length(location: &BlobLocation) -> std::result::Result<usize, Flaw> {
+    if location.raw_bytes() > LARGEST_RAW_BYTES {
+        return Err("the index gives it an impossible length");
+    }
+    Ok(usize::try_from(location.raw_bytes()).unwrap_or(usize::MAX))
+}
+
+fn verify(
+    id: &ChunkId,
+    location: &BlobLocation,
+    length_bytes: u64,
+    digest: [u8; 32],
+) -> std::result::Result<(), Flaw> {
+    if length_bytes != u64::from(location.raw_bytes()) {
         return Err("its length differs from what the index says");
     }
-    if hash(&raw) == *id.as_bytes() {
-        Ok(raw)
+    if digest == *id.as_bytes() {
+        Ok(())
     } else {
         Err("its content does not match its id")
+    }
+}
+
+/// A stream whose bytes are hashed as they pass.
+struct Digested<R> {
+    source: R,
+    digest: Digester,
+}
+
+impl<R: Read> Read for Digested<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        self.digest
+            .write_all(buffer.get(..read).unwrap_or_default())?;
+        Ok(read)
     }
 }
 
 impl ResticRepository {
     /// Reads a blob from the first pack that holds it undamaged. None when no index knows it.
     pub(crate) fn read_blob(&self, kind: BlobType, id: &ChunkId) -> Result<Option<Vec<u8>>> {
+        self.first_sound(kind, id, |location, sealed| {
+            unseal(&self.key, id, location, &sealed)
+        })
+    }
+
+    /// Like [`Self::read_blob`], for a content that is understood while it is decompressed.
+    pub(crate) fn read_blob_through<T>(
+        &self,
+        kind: BlobType,
+        id: &ChunkId,
+        read: impl Fn(&mut dyn Read) -> T,
+    ) -> Result<Option<T>> {
+        self.first_sound(kind, id, |location, sealed| {
+            unseal_through(&self.key, id, location, sealed, &read)
+        })
+    }
+
+    fn first_sound<T>(
+        &self,
+        kind: BlobType,
+        id: &ChunkId,
+        unseal: impl Fn(&BlobLocation, Bytes) -> std::result::Result<T, Flaw>,
+    ) -> Result<Option<T>> {
         let loaded = self.index()?;
         let mut failure = None;
         for location in loaded.index.copies(kind, id) {
-            match self.read_copy(&loaded.index, id, &location) {
-                Ok(raw) => return Ok(Some(raw)),
+            let pack = pack_id(&loaded.index, location.pack);
+            let sealed = self
+                .backend
+                .read_pack(pack, location.offset, location.length);
+            let content = sealed.and_then(|sealed| {
+                unseal(&location, sealed).map_err(|flaw| self.damaged_chunk(id, pack, flaw))
+            });
+            match content {
+                Ok(content) => return Ok(Some(content)),
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
         failure.map_or(Ok(None), Err)
     }
 
-    fn read_copy(
-        &self,
-        index: &crate::index::Index,
-        id: &ChunkId,
-        location: &BlobLocation,
-    ) -> Result<Vec<u8>> {
-        let pack = pack_id(index, location.pack);
-        let sealed = self
-            .backend
-            .read_pack(pack, location.offset, location.length)?;
-        self.unseal(id, location, pack, &sealed)
-    }
-
-    /// Opens, decompresses and verifies a stored blob.
-    pub(crate) fn unseal(
-        &self,
-        id: &ChunkId,
-        location: &BlobLocation,
-        pack: PackId,
-        sealed: &[u8],
-    ) -> Result<Vec<u8>> {
-        unseal(&self.key, id, location, sealed).map_err(|reason| Error::DamagedChunk {
+    fn damaged_chunk(&self, id: &ChunkId, pack: PackId, reason: Flaw) -> Error {
+        Error::DamagedChunk {
             location: self.backend.location().to_owned(),
             chunk: *id,
             pack,
             reason: reason.to_owned(),
-        })
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 //! 16 bytes (restic's design document, "Keys, Encryption and MAC"). Opening fails on any change.
 //! The master key is never printed and cleared when it is dropped.
 
+use std::io::{self, Write};
+
 use aes256ctr_poly1305aes::aead::{Aead, AeadInPlace};
 use aes256ctr_poly1305aes::{Aes256CtrPoly1305Aes, Key, Nonce};
 use secrecy::zeroize::Zeroize;
@@ -34,15 +36,27 @@ impl MasterKey {
 
     /// Encrypts and authenticates.
     pub(crate) fn seal(&self, plain: &[u8]) -> Result<Vec<u8>> {
+        let mut envelope = self.envelope(plain.len())?;
+        envelope.extend_from_slice(plain);
+        self.close(envelope)
+    }
+
+    /// An envelope to which a text is to be appended before it is closed, with room for one of so
+    /// many bytes.
+    pub(crate) fn envelope(&self, capacity_bytes: usize) -> Result<Vec<u8>> {
         let mut nonce = Nonce::default();
         getrandom::fill(&mut nonce).map_err(|_| Error::NoRandom)?;
-        let mut sealed = Vec::with_capacity(plain.len().saturating_add(SEAL_BYTES));
-        sealed.extend_from_slice(&nonce);
-        sealed.extend_from_slice(plain);
-        let (_, text) = sealed.split_at_mut(NONCE_BYTES);
+        let mut envelope = Vec::with_capacity(capacity_bytes.saturating_add(SEAL_BYTES));
+        envelope.extend_from_slice(&nonce);
+        Ok(envelope)
+    }
+
+    /// Encrypts and authenticates the text in an envelope, where it is.
+    pub(crate) fn close(&self, mut sealed: Vec<u8>) -> Result<Vec<u8>> {
+        let (nonce, text) = sealed.split_at_mut(NONCE_BYTES);
         let tag = self
             .cipher
-            .encrypt_in_place_detached(&nonce, &[], text)
+            .encrypt_in_place_detached(Nonce::from_slice(nonce), &[], text)
             // Only a text of 2^36 bytes and more is refused.
             .map_err(|_| Error::InvalidRequest {
                 subject: "a chunk".to_owned(),
@@ -62,6 +76,32 @@ impl MasterKey {
 /// The SHA-256 of some bytes.
 pub(crate) fn hash(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
+}
+
+/// Hashes and counts what is written to it.
+#[derive(Default)]
+pub(crate) struct Digester {
+    digest: Sha256,
+    length_bytes: u64,
+}
+
+impl Digester {
+    /// The length in bytes, and the SHA-256.
+    pub(crate) fn finish(self) -> (u64, [u8; 32]) {
+        (self.length_bytes, self.digest.finalize().into())
+    }
+}
+
+impl Write for Digester {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.digest.update(bytes);
+        self.length_bytes = self.length_bytes.saturating_add(bytes.len() as u64);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

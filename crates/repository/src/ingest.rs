@@ -202,8 +202,9 @@ impl Ingest for ResticIngest<'_> {
         self.files.remove(path);
     }
 
-    fn commit(self: Box<Self>, label: &SnapshotLabel) -> Result<(SnapshotId, IngestStats)> {
-        let files = self.files.iter().map(|(path, (file, _))| (path, file));
+    fn commit(mut self: Box<Self>, label: &SnapshotLabel) -> Result<(SnapshotId, IngestStats)> {
+        let files = self.files.iter_mut();
+        let files = files.map(|(path, (file, _))| (path, file));
         let (tree, folders) = tree::write(&self.sink, files, label.time)?;
         self.sink.flush()?;
         let stats = self.stats();

@@ -3,7 +3,7 @@
 //! Format version 2 (restic's design document, "Unpacked Data Format"): sealed; the text is JSON,
 //! or a byte 2 and JSON under zstd. The id is the SHA-256 of the sealed bytes.
 
-use std::io::Read;
+use std::io::{BufWriter, Read};
 
 use rustic_core::{FileType, Id};
 use serde::Serialize;
@@ -66,11 +66,14 @@ impl Vault<'_> {
     ) -> Result<(Id, Vec<u8>)> {
         let invalid =
             |error: std::io::Error| self.backend.damaged("an object to be written", error);
-        let json = serde_json::to_vec(value).map_err(|error| invalid(error.into()))?;
-        let mut plain = vec![COMPRESSED];
-        zstd::stream::copy_encode(json.as_slice(), &mut plain, compression_level)
-            .map_err(invalid)?;
-        let sealed = self.key.seal(&plain)?;
+        let mut envelope = self.key.envelope(0)?;
+        envelope.push(COMPRESSED);
+        let compress = || {
+            let mut json = BufWriter::new(zstd::Encoder::new(envelope, compression_level)?);
+            serde_json::to_writer(&mut json, value)?;
+            json.into_inner()?.finish()
+        };
+        let sealed = self.key.close(compress().map_err(invalid)?)?;
         Ok((Id::new(hash(&sealed)), sealed))
     }
 }

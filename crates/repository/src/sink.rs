@@ -72,7 +72,11 @@ struct State {
     /// Stored packs that no index file names yet.
     unindexed: Vec<IndexPack>,
     unindexed_bytes: u64,
+    unindexed_blobs: usize,
 }
+
+/// In one index file, whatever little room the blobs take.
+const MOST_INDEXED_BLOBS: usize = 16_384;
 
 impl<'a> Sink<'a> {
     /// Starts with nothing known to be stored; see [`Self::build_on`].
@@ -132,11 +136,21 @@ impl<'a> Sink<'a> {
         id: ChunkId,
         raw: &[u8],
     ) -> Result<bool> {
+        self.store_sealed(kind, id, || sealer.seal(kind, id, raw))
+    }
+
+    /// Makes sure that a blob is stored, which `seal` makes if it is new. True when it is.
+    pub(crate) fn store_sealed(
+        &self,
+        kind: BlobType,
+        id: ChunkId,
+        seal: impl FnOnce() -> Result<SealedBlob>,
+    ) -> Result<bool> {
         if !self.claim(kind, id)? {
             return Ok(false);
         }
         // From here on others rely on this blob.
-        let stored = sealer.seal(kind, id, raw).and_then(|blob| self.add(blob));
+        let stored = seal().and_then(|blob| self.add(blob));
         stored.inspect_err(|_| self.broken.store(true, Ordering::Release))?;
         Ok(true)
     }
@@ -190,8 +204,10 @@ impl<'a> Sink<'a> {
             state.unindexed_bytes = state
                 .unindexed_bytes
                 .saturating_add(entry.size_bytes().into());
+            state.unindexed_blobs = state.unindexed_blobs.saturating_add(entry.blobs.len());
             state.unindexed.push(entry);
             state.unindexed_bytes >= self.repository.options.index_every_bytes
+                || state.unindexed_blobs >= MOST_INDEXED_BLOBS
         };
         if due { self.write_index() } else { Ok(()) }
     }
@@ -200,6 +216,7 @@ impl<'a> Sink<'a> {
         let packs = {
             let mut state = self.state();
             state.unindexed_bytes = 0;
+            state.unindexed_blobs = 0;
             std::mem::take(&mut state.unindexed)
         };
         self.write_index_of(packs)

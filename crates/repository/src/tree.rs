@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::io::{self, BufWriter, Read, Write};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -13,7 +14,7 @@ use rustic_core::repofile::{BlobType, Metadata, Node, NodeType, SnapshotFile, Tr
 use rustic_core::{DataId, Id, TreeId};
 
 use crate::blob::Sealer;
-use crate::crypto::hash;
+use crate::crypto::Digester;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, SnapshotId};
 use crate::index::LoadedIndex;
@@ -38,7 +39,7 @@ pub(crate) struct NewFile {
 /// A folder of a snapshot in the making.
 #[derive(Default)]
 struct NewFolder<'a> {
-    files: BTreeMap<&'a str, &'a NewFile>,
+    files: BTreeMap<&'a str, &'a mut NewFile>,
     folders: BTreeMap<&'a str, NewFolder<'a>>,
 }
 
@@ -49,11 +50,11 @@ pub(crate) struct TreeCount {
     pub(crate) bytes: u64,
 }
 
-/// Stores the folders of all files and returns the root. `time` is that of bytes that the caller
+/// Stores the folders of all files and returns the root. Takes the lists of chunks out of the files. `time` is that of bytes that the caller
 /// made; a folder is as old as its youngest file.
 pub(crate) fn write<'a>(
     sink: &Sink<'_>,
-    files: impl Iterator<Item = (&'a TreePath, &'a NewFile)>,
+    files: impl Iterator<Item = (&'a TreePath, &'a mut NewFile)>,
     time: Timestamp,
 ) -> Result<(TreeId, TreeCount)> {
     let mut root = NewFolder::default();
@@ -66,12 +67,12 @@ pub(crate) fn write<'a>(
         time,
         count: TreeCount::default(),
     };
-    let (id, _) = writer.folder(&root)?;
+    let (id, _) = writer.folder(root)?;
     Ok((id, writer.count))
 }
 
 impl<'a> NewFolder<'a> {
-    fn insert(&mut self, path: &'a TreePath, file: &'a NewFile) {
+    fn insert(&mut self, path: &'a TreePath, file: &'a mut NewFile) {
         let mut parts = path.parts();
         let Some(name) = parts.next_back() else {
             return;
@@ -89,13 +90,13 @@ struct TreeWriter<'a> {
 }
 
 impl TreeWriter<'_> {
-    fn folder(&mut self, folder: &NewFolder<'_>) -> Result<(TreeId, Option<Timestamp>)> {
+    fn folder(&mut self, folder: NewFolder<'_>) -> Result<(TreeId, Option<Timestamp>)> {
         let mut nodes: BTreeMap<&str, Node> = folder
             .files
-            .iter()
-            .map(|(name, file)| (*name, file_node(name, file, self.time)))
+            .into_iter()
+            .map(|(name, file)| (name, file_node(name, file, self.time)))
             .collect();
-        for (name, folder) in &folder.folders {
+        for (name, folder) in folder.folders {
             let (id, time) = self.folder(folder)?;
             nodes.insert(name, folder_node(name, id, time));
         }
@@ -103,20 +104,36 @@ impl TreeWriter<'_> {
         let tree = Tree {
             nodes: nodes.into_values().collect(),
         };
-        let (json, id) = tree.serialize().map_err(|_| Error::InvalidRequest {
+        Ok((self.store(&tree)?, newest))
+    }
+
+    /// The text is made twice, to be hashed and to be compressed, because it is never in memory: it
+    /// is twice as long as the list of all chunks of all files.
+    fn store(&mut self, tree: &Tree) -> Result<TreeId> {
+        let mut digest = Digester::default();
+        write_json(tree, &mut digest).map_err(|_| Error::InvalidRequest {
             subject: "a folder".to_owned(),
             reason: "it has no JSON form",
         })?;
+        let (length_bytes, digest) = digest.finish();
         self.count.folders = self.count.folders.saturating_add(1);
-        self.count.bytes = self.count.bytes.saturating_add(json.len() as u64);
-        self.sink.store(
-            &mut self.sealer,
-            BlobType::Tree,
-            ChunkId::from_bytes(hash(&json)),
-            &json,
-        )?;
-        Ok((id, newest))
+        self.count.bytes = self.count.bytes.saturating_add(length_bytes);
+        let id = ChunkId::from_bytes(digest);
+        self.sink.store_sealed(BlobType::Tree, id, || {
+            let write = |text: &mut dyn Write| write_json(tree, text);
+            self.sealer
+                .seal_written(BlobType::Tree, id, length_bytes, write)
+        })?;
+        Ok(TreeId::from(Id::from(id)))
     }
+}
+
+/// As restic writes it, with a line feed at the end.
+fn write_json(tree: &Tree, text: &mut dyn Write) -> io::Result<()> {
+    let mut buffered = BufWriter::new(text);
+    serde_json::to_writer(&mut buffered, tree)?;
+    buffered.write_all(b"\n")?;
+    buffered.flush()
 }
 
 fn metadata(ownership: Ownership, mtime: Option<Timestamp>) -> Metadata {
@@ -130,7 +147,7 @@ fn metadata(ownership: Ownership, mtime: Option<Timestamp>) -> Metadata {
     }
 }
 
-fn file_node(name: &str, file: &NewFile, time: Timestamp) -> Node {
+fn file_node(name: &str, file: &mut NewFile, time: Timestamp) -> Node {
     let mtime = file
         .stamp
         .map_or(Some(time), |stamp| timestamp(stamp.mtime_ns));
@@ -146,9 +163,9 @@ fn file_node(name: &str, file: &NewFile, time: Timestamp) -> Node {
         node.meta.ctime = timestamp(stamp.ctime_ns);
     }
     node.content = Some(
-        file.chunks
-            .iter()
-            .map(|chunk| DataId::from(Id::from(*chunk)))
+        std::mem::take(&mut file.chunks)
+            .into_iter()
+            .map(|chunk| DataId::from(Id::from(chunk)))
             .collect(),
     );
     node
@@ -199,10 +216,11 @@ impl ResticRepository {
             self.backend
                 .damaged(format!("tree {}", blob.short()), reason)
         };
-        let json = self
-            .read_blob(BlobType::Tree, &blob)?
+        let parse = |json: &mut dyn Read| serde_json::from_reader(json);
+        let tree = self
+            .read_blob_through(BlobType::Tree, &blob, parse)?
             .ok_or_else(|| damaged("it is in no index".to_owned()))?;
-        serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))
+        tree.map_err(|error: serde_json::Error| damaged(error.to_string()))
     }
 
     /// All files of a snapshot, sorted by path.

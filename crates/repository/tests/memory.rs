@@ -20,6 +20,8 @@ use vrs_repository::{OpenOptions, ResticRepository};
 
 const CASE: &str = "VRS_TEST_MEMORY_MIB";
 const MIB: usize = 1 << 20;
+/// Small, so that there are many.
+const CHUNK: usize = 4 << 10;
 
 /// No test of its own: measured in a process of its own, from after the password is checked.
 #[test]
@@ -35,19 +37,10 @@ fn run_case() {
     let repository = ResticRepository::open(&sandbox.location(), &password(), &options).unwrap();
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     let grid = Chunking::Grid {
-        chunk_bytes: 512 << 10,
+        chunk_bytes: CHUNK as u32,
         phase_bytes: 0,
     };
-    let stream = Chunking::ContentDefined {
-        average_bytes: 64 << 10,
-    };
-    let taken = take(
-        &repository,
-        &[
-            source("disk", &local, grid),
-            source("state", &local, stream),
-        ],
-    );
+    let taken = take(&repository, &[source("disk", &local, grid)]);
     let target = sandbox.path("target");
     std::fs::write(&target, noise(5, MIB)).unwrap();
     restore(&repository, &request(taken.id, &[("disk", &target)]));
@@ -57,11 +50,8 @@ fn run_case() {
 /// Chunks that all differ and compress well, as the test shall not be bound by the disk.
 fn write_disk(path: &Path, mebibytes: usize) {
     let mut file = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
-    let mut block = noise(1, MIB / 2)
-        .chunks(64)
-        .flat_map(|part| part[..1].repeat(64))
-        .collect::<Vec<u8>>();
-    for number in 0..mebibytes * 2 {
+    let mut block = vec![7; CHUNK];
+    for number in 0..mebibytes * (MIB / CHUNK) {
         block[..8].copy_from_slice(&number.to_le_bytes());
         file.write_all(&block).unwrap();
     }
@@ -95,10 +85,11 @@ fn peak_for(mebibytes: usize) -> u64 {
 /// What is left is the list of chunks, in its many forms.
 #[test]
 fn a_larger_file_costs_only_its_chunk_list() {
-    let (small, large) = (96, 768);
-    let grown_bytes = peak_for(large).saturating_sub(peak_for(small)) * 1024;
-    let more_chunks = (large - small) as u64 * (2 + 16);
+    let (small, large) = (128, 512);
+    let (small_peak, large_peak) = (peak_for(small), peak_for(large));
+    let grown_bytes = large_peak.saturating_sub(small_peak) * 1024;
+    let more_chunks = ((large - small) * (MIB / CHUNK)) as u64;
     let per_chunk = grown_bytes / more_chunks;
-    println!("{per_chunk} bytes a chunk");
+    println!("{small_peak} kB, {large_peak} kB: {per_chunk} bytes a chunk");
     assert!(per_chunk < 512, "{per_chunk} bytes a chunk");
 }

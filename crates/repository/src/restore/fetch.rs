@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use rustic_core::repofile::BlobType;
 use vrs_progress::Counter;
 
+use crate::blob::unseal;
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use crate::index::{BlobLocation, Index, PackNumber};
@@ -125,9 +126,7 @@ fn fetch_stretch(
         let sealed = content
             .as_deref()
             .and_then(|content| stretch.part(content, &location));
-        let raw = sealed
-            .zip(pack)
-            .and_then(|(sealed, pack)| repository.unseal(&id, &location, pack, sealed).ok());
+        let raw = sealed.and_then(|sealed| unseal(&repository.key, &id, &location, sealed).ok());
         match raw.map_or_else(|| one_by_one(restore, &id), Ok) {
             Ok(raw) => restore.write(needs, &raw)?,
             Err(error) => note(failure, needs, error),
