@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod check;
 pub mod clone;
 pub mod delete;
+pub mod diff;
 pub mod error;
 pub mod file_holder;
 pub mod host;

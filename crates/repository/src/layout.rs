@@ -97,6 +97,15 @@ impl ChunkList {
         self.iter_from(0)
     }
 
+    /// Bytes in chunks that another list of the same index does not have.
+    pub(crate) fn bytes_not_in(&self, other: &Self) -> u64 {
+        let mut present = other.numbers.clone();
+        present.sort_unstable();
+        let chunks = self.numbers().zip(self.iter());
+        let new = chunks.filter(|(number, _)| present.binary_search(number).is_err());
+        new.map(|(_, chunk)| u64::from(chunk.length_bytes)).sum()
+    }
+
     /// The position of the chunk that holds the byte at `offset`.
     pub(crate) fn position_at(&self, offset: u64) -> usize {
         let after = self.offsets.partition_point(|start| *start <= offset);

@@ -1,5 +1,7 @@
 //! [`SnapshotStore`] for repositories in restic's format.
 
+use std::sync::Arc;
+
 use rustic_core::FileType;
 use vrs_progress::Progress;
 
@@ -48,6 +50,18 @@ impl SnapshotStore for ResticRepository {
             self,
             &self.found_file(snapshot, path)?,
         )?))
+    }
+
+    fn changed_bytes(
+        &self,
+        old: (&SnapshotId, &TreePath),
+        new: (&SnapshotId, &TreePath),
+    ) -> Result<u64> {
+        let loaded = self.index()?;
+        let chunks = |(snapshot, path)| {
+            self.stored_chunks(Arc::clone(&loaded), &self.found_file(snapshot, path)?)
+        };
+        Ok(chunks(new)?.bytes_not_in(&chunks(old)?))
     }
 
     fn restore(&self, request: &RestoreRequest, progress: &dyn Progress) -> Result<RestoreStats> {

@@ -39,6 +39,14 @@ pub trait SnapshotStore: Send + Sync {
         path: &TreePath,
     ) -> Result<Box<dyn StoredFileReader + 'a>>;
 
+    /// How many bytes of the new file lie in chunks that the old one does not have. Told by the
+    /// lists of chunks: no data is read.
+    fn changed_bytes(
+        &self,
+        old: (&SnapshotId, &TreePath),
+        new: (&SnapshotId, &TreePath),
+    ) -> Result<u64>;
+
     /// Brings local files into the state they have in a snapshot. See [`RestoreRequest`].
     fn restore(&self, request: &RestoreRequest, progress: &dyn Progress) -> Result<RestoreStats>;
 

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 
 use common::*;
 use vrs_repository::SnapshotStore;
-use vrs_repository::store::{FileSource, PreviousFile};
+use vrs_repository::store::{FileSource, PreviousFile, TreePath};
 
 const CHUNK: u64 = 4096;
 const SIZE: usize = 512 + 200 * 4096;
@@ -147,4 +147,27 @@ fn a_file_stored_under_two_names_is_sent_once() {
         (taken.files[0].new_chunks, taken.files[1].new_chunks),
         (201, 0)
     );
+}
+
+#[test]
+fn changed_bytes_are_those_of_chunks_that_the_old_file_has_nowhere() {
+    let sandbox = Sandbox::new();
+    let local = sandbox.write("disk", &noise(1, SIZE));
+    let repository = sandbox.open();
+    let old = take(&repository, &[source("m/disk", &local, GRID)]);
+    let mut changed = noise(1, SIZE);
+    changed[100_000] ^= 1;
+    // Moved, not new.
+    changed.copy_within(512..512 + 4096, 512 + 100 * 4096);
+    std::fs::write(&local, &changed).unwrap();
+    let new = take(&repository, &[source("m/disk", &local, GRID)]);
+    let path = TreePath::new("m/disk").unwrap();
+    let bytes = |old: &Taken, new: &Taken| {
+        repository
+            .changed_bytes((&old.id, &path), (&new.id, &path))
+            .unwrap()
+    };
+    assert_eq!(bytes(&old, &new), CHUNK);
+    assert_eq!(bytes(&new, &old), 2 * CHUNK);
+    assert_eq!(bytes(&new, &new), 0);
 }

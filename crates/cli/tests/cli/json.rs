@@ -87,6 +87,7 @@ fn diff() {
     insta::assert_snapshot!(documented(&environment.json(&["diff", "web@1", "web@0"])), @r#"
     files: array
     files[].change: string
+    files[].changed_bytes: number
     files[].from_bytes: null or number
     files[].path: string
     files[].to_bytes: number
