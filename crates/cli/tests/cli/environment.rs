@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use vrs_testkit::{SampleDisk, SampleMachine};
+use vrs_testkit::{REPOSITORY_PASSWORD, SampleDisk, SampleMachine, make_repository};
 
 pub const MIB: usize = 1 << 20;
 
@@ -30,7 +30,7 @@ impl Environment {
     /// With an empty repository.
     pub fn with_repository() -> Self {
         let environment = Self::new();
-        environment.succeeds(&["init"]);
+        make_repository(&environment.folder.path().join("repository"));
         environment
     }
 
@@ -85,7 +85,7 @@ impl Environment {
         let mut command = self.bare_command(arguments);
         command
             .env("VRS_REPOSITORY", self.repository())
-            .env("VRS_PASSWORD", "correct horse");
+            .env("VRS_PASSWORD", REPOSITORY_PASSWORD);
         command
     }
 

@@ -20,8 +20,8 @@ use vrs_engine::snapshot::Snapshot;
 use vrs_engine::take::{self, TakeOptions, TakePlan, Taken};
 use vrs_engine::{Host, Result, catalog, clone, selection};
 use vrs_progress::{NoProgress, Progress};
-use vrs_repository::{InitOptions, Location, OpenOptions, Password, ResticRepository};
-use vrs_testkit::{SampleDisk, SampleMachine};
+use vrs_repository::{Location, OpenOptions, Password, ResticRepository};
+use vrs_testkit::{REPOSITORY_PASSWORD, SampleDisk, SampleMachine, make_repository};
 
 pub const MIB: u64 = 1 << 20;
 
@@ -49,7 +49,7 @@ impl Scene {
 
     pub fn with_repository(folder: &Path) -> Self {
         let scene = Self::new(folder);
-        ResticRepository::init(&scene.location(), &password(), &InitOptions::default()).unwrap();
+        make_repository(scene.location().folder());
         scene
     }
 
@@ -134,7 +134,7 @@ impl Scene {
 }
 
 pub fn password() -> Password {
-    Password::new("correct horse".to_owned())
+    Password::new(REPOSITORY_PASSWORD.to_owned())
 }
 
 /// Every file of a machine with its content.
