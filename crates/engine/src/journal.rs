@@ -92,8 +92,9 @@ pub struct Unfinished {
     pub begun: jiff::Timestamp,
     /// What it was to do.
     pub intent: Intent,
-    /// The last step that had been announced.
-    pub last_step: Option<Step>,
+    /// The furthest step that any run had announced: one that finishes the operation begins at the
+    /// first again.
+    pub furthest_step: Option<Step>,
 }
 
 impl Journals {
@@ -269,17 +270,17 @@ fn read(path: &Path, machine: MachineId) -> Result<Option<Unfinished>> {
     let Ok(Line::Intent { begun, intent, .. }) = serde_json::from_value(first) else {
         return Err(unreadable());
     };
-    let last_step = lines
+    let furthest_step = lines
         .filter_map(|line| match serde_json::from_str(line) {
             Ok(Line::Step { step, .. }) => Some(step),
             _ => None,
         })
-        .next_back();
+        .max();
     Ok(Some(Unfinished {
         machine,
         begun,
         intent: *intent,
-        last_step,
+        furthest_step,
     }))
 }
 

@@ -9,7 +9,7 @@ use vrs_virtualbox::MachineId;
 
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::journal::{Intent, Step, Unfinished};
+use crate::journal::{Intent, Journal, Step, Unfinished};
 use crate::lock::MachineLock;
 use crate::machine::Machine;
 use crate::restore::{self, RestoreIntent};
@@ -61,7 +61,7 @@ pub fn finish(
         });
     }
     let mut journal = host.journals().resume(unfinished.machine)?;
-    let outcome = match progress_of(host, intent, unfinished.last_step)? {
+    let outcome = match progress_of(host, intent, unfinished.furthest_step)? {
         Reached::Nothing => Recovered::Dropped,
         Reached::Something => Recovered::Finished(restore::carry_out(
             host,
@@ -76,6 +76,23 @@ pub fn finish(
     Ok(outcome)
 }
 
+/// Drops the journal of an operation that failed before it had changed anything; the caller holds
+/// the machine's lock. Where that cannot be told, it stays owed.
+pub(crate) fn drop_if_unchanged(
+    host: &Host,
+    intent: &RestoreIntent,
+    journal: Journal,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let Some(unfinished) = host.journals().of_machine(intent.machine)? else {
+        return Ok(());
+    };
+    match progress_of(host, intent, unfinished.furthest_step)? {
+        Reached::Nothing => journal.finish(progress),
+        Reached::Something | Reached::Everything => Ok(()),
+    }
+}
+
 enum Reached {
     Nothing,
     Something,
@@ -83,10 +100,14 @@ enum Reached {
 }
 
 /// How far the real state says that an operation came.
-fn progress_of(host: &Host, intent: &RestoreIntent, last_step: Option<Step>) -> Result<Reached> {
+fn progress_of(
+    host: &Host,
+    intent: &RestoreIntent,
+    furthest_step: Option<Step>,
+) -> Result<Reached> {
     let registered = Machine::registered(host, intent.machine)?;
     let is_usable = registered.is_some_and(|machine| !machine.state.is_inaccessible());
-    Ok(match last_step {
+    Ok(match furthest_step {
         None | Some(Step::PowerOff) => Reached::Nothing,
         Some(Step::Unregister) if is_usable => Reached::Nothing,
         Some(Step::Register) if is_usable => Reached::Everything,

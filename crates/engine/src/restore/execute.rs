@@ -39,15 +39,33 @@ pub fn execute(
     let mut journal =
         host.journals()
             .begin(intent.machine, Intent::Restore(intent.clone()), progress)?;
-    if plan.power_off {
-        power_off(host, intent, &mut journal, progress)?;
+    match begin(host, store, plan, &mut journal, progress) {
+        Ok(stats) => {
+            journal.finish(progress)?;
+            Ok(Restored {
+                intent: intent.clone(),
+                stats,
+            })
+        }
+        Err(error) => {
+            // What went wrong first is what the user has to know.
+            let _ = recover::drop_if_unchanged(host, intent, journal, progress);
+            Err(error)
+        }
     }
-    let stats = carry_out(host, store, intent, &mut journal, progress)?;
-    journal.finish(progress)?;
-    Ok(Restored {
-        intent: intent.clone(),
-        stats,
-    })
+}
+
+fn begin(
+    host: &Host,
+    store: &dyn SnapshotStore,
+    plan: &RestorePlan,
+    journal: &mut Journal,
+    progress: &dyn Progress,
+) -> Result<RestoreStats> {
+    if plan.power_off {
+        power_off(host, &plan.intent, journal, progress)?;
+    }
+    carry_out(host, store, &plan.intent, journal, progress)
 }
 
 /// All steps from the intent to the registered machine. Every step may have been made before.

@@ -31,7 +31,8 @@ use registry::Registry;
 /// A fake VirtualBox of one test.
 #[derive(Debug)]
 pub struct FakeVBoxManage {
-    home: TempDir,
+    home: PathBuf,
+    _temporary: Option<TempDir>,
 }
 
 impl Default for FakeVBoxManage {
@@ -44,14 +45,31 @@ impl FakeVBoxManage {
     /// A VirtualBox without machines.
     #[must_use]
     pub fn new() -> Self {
-        let home = tempfile::tempdir().expect("a temporary folder");
-        link(&built_program(), &home.path().join("VBoxManage"));
-        Self { home }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self {
+            home: Self::at(folder.path()).home,
+            _temporary: Some(folder),
+        }
+    }
+
+    /// The VirtualBox whose machines are kept in the folder `home`; all that are made there share
+    /// them, also those of other processes.
+    #[must_use]
+    pub fn at(home: &Path) -> Self {
+        fs::create_dir_all(home).expect("the folder of the fake");
+        let program = home.join("VBoxManage");
+        if !program.exists() {
+            link(&built_program(), &program);
+        }
+        Self {
+            home: home.to_owned(),
+            _temporary: None,
+        }
     }
 
     /// What to hand to the tested code as `VBoxManage`.
     pub fn program(&self) -> PathBuf {
-        self.home.path().join("VBoxManage")
+        self.home.join("VBoxManage")
     }
 
     /// Calls it, whatever comes of it.
@@ -83,7 +101,7 @@ impl FakeVBoxManage {
 
     /// Puts a machine into a state, by the name that `VMState` has for it.
     pub fn set_state(&self, machine: Uuid, state: &str) {
-        Registry::change(self.home.path(), |registry| {
+        Registry::change(&self.home, |registry| {
             registry
                 .by_id_mut(machine)
                 .expect("a registered machine")
@@ -93,12 +111,12 @@ impl FakeVBoxManage {
 
     /// Makes later calls go wrong.
     pub fn inject(&self, fault: &Fault) {
-        fault::inject(self.home.path(), fault);
+        fault::inject(&self.home, fault);
     }
 
     /// The calls so far, each as its arguments joined by blanks.
     pub fn calls(&self) -> Vec<String> {
-        let log = fs::read_to_string(self.home.path().join(program::CALLS)).unwrap_or_default();
+        let log = fs::read_to_string(self.home.join(program::CALLS)).unwrap_or_default();
         log.lines().map(str::to_owned).collect()
     }
 }

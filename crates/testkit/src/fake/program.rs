@@ -90,6 +90,7 @@ fn answer(home: &Path, arguments: &[String]) -> Answer {
     Registry::change(home, |registry| match words[..] {
         ["--version" | "-v"] => Answer::prints(VERSION.to_owned()),
         ["list", "vms"] => virtual_machine::list(registry, false),
+        ["list", "vms", "--long"] => virtual_machine::list_long(registry),
         ["list", "runningvms"] => virtual_machine::list(registry, true),
         ["list", "hdds"] => media::list(registry, false),
         ["list", "hdds", "--long"] | ["list", "--long" | "-l", "hdds"] => {

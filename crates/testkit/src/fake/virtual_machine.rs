@@ -41,6 +41,22 @@ pub(super) fn list(registry: &Registry, running_only: bool) -> Answer {
     )
 }
 
+/// `list vms --long`; left out are the accessible machines, of which vrs reads nothing there.
+pub(super) fn list_long(registry: &Registry) -> Answer {
+    let shown = |machine: &Machine| {
+        format!(
+            "Name:            <inaccessible!>\nUUID:            {}\nConfig file:     {}\nEncryption:     disabled\nAccess error details:\n",
+            machine.id,
+            machine.settings.display()
+        )
+    };
+    let inaccessible = registry
+        .machines
+        .iter()
+        .filter(|machine| machine.state == "inaccessible");
+    Answer::prints(inaccessible.map(shown).collect())
+}
+
 fn shown_name(machine: &Machine) -> &str {
     if machine.state == "inaccessible" {
         "<inaccessible>"
