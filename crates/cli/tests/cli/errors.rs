@@ -145,7 +145,7 @@ fn damage_is_an_error_of_check() {
     assert!(!environment.json(&["check"])["sound"].as_bool().unwrap());
 }
 
-fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+pub fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path());

@@ -12,6 +12,7 @@
 mod disk;
 mod environment;
 mod errors;
+mod faults;
 mod interruption;
 mod json;
 mod passwords;

@@ -1,0 +1,287 @@
+//! What goes wrong outside of vrs: each with its text and exit code, nothing lost, and the next run
+//! succeeds.
+
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use vrs_progress::NoProgress;
+use vrs_repository::store::{SnapshotLabel, SnapshotStore, TreePath};
+use vrs_repository::{Location, OpenOptions as OpenRepository, Password, ResticRepository};
+use vrs_testkit::{SampleDisk, SampleMachine, TinyDisk};
+
+use crate::environment::{Environment, MIB, settings};
+use crate::errors::walk;
+
+fn content(machine: &SampleMachine) -> Vec<Vec<u8>> {
+    let files = machine.files();
+    files.iter().map(|file| fs::read(file).unwrap()).collect()
+}
+
+fn is_sound(environment: &Environment) -> bool {
+    environment.json(&["check", "--read-data"])["sound"]
+        .as_bool()
+        .unwrap()
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_is_named_and_nothing_is_stored() {
+    let (environment, machine) = Environment::with_snapshot("web");
+    let disk = machine.chain(0)[0].clone();
+    let (aside, list) = (
+        disk.with_extension("aside"),
+        environment.succeeds(&["list"]),
+    );
+    fs::rename(&disk, &aside).unwrap();
+    let take = || {
+        let text = environment.fails(&["take", &settings(&machine)]);
+        text.replace(disk.file_name().unwrap().to_str().unwrap(), "DISK")
+    };
+    insta::assert_snapshot!(take(), @r"
+    1
+    error: 'FOLDER/machines/web/DISK' is part of machine 'web' but is not there; put it back, or detach it from the machine
+    ");
+    fs::create_dir(&disk).unwrap();
+    insta::assert_snapshot!(take(), @r"
+    1
+    error: 'FOLDER/machines/web/DISK' is part of machine 'web' but is not there; put it back, or detach it from the machine
+    ");
+    fs::remove_dir(&disk).unwrap();
+    std::os::unix::fs::symlink("nowhere", &disk).unwrap();
+    insta::assert_snapshot!(take(), @r"
+    1
+    error: 'FOLDER/machines/web/DISK' is part of machine 'web' but is not there; put it back, or detach it from the machine
+    ");
+    fs::remove_file(&disk).unwrap();
+    assert_eq!(environment.succeeds(&["list"]), list);
+    fs::rename(&aside, &disk).unwrap();
+    environment.succeeds(&["take", &settings(&machine)]);
+    assert!(is_sound(&environment));
+}
+
+#[test]
+fn a_disk_held_open_for_writing_is_not_taken() {
+    let (environment, machine) = Environment::with_snapshot("web");
+    let disk = machine.chain(0)[0].clone();
+    let held = OpenOptions::new().append(true).open(&disk).unwrap();
+    let run = environment.run(&["take", &settings(&machine)]);
+    assert_eq!(run.code, 5, "{}", run.stderr);
+    assert!(
+        run.stderr.contains("is open for writing by ")
+            && run.stderr.contains(&std::process::id().to_string()),
+        "{}",
+        run.stderr
+    );
+    drop(held);
+    environment.succeeds(&["take", &settings(&machine)]);
+}
+
+/// The largest pack, which holds data.
+fn pack(environment: &Environment) -> PathBuf {
+    let packs = walk(&environment.repository().join("data"));
+    let bytes = |path: &PathBuf| fs::metadata(path).unwrap().len();
+    packs.into_iter().max_by_key(bytes).unwrap()
+}
+
+fn make_writable(path: &Path) {
+    let mut permissions = fs::metadata(path).unwrap().permissions();
+    #[allow(clippy::permissions_set_readonly_false)]
+    permissions.set_readonly(false);
+    fs::set_permissions(path, permissions).unwrap();
+}
+
+#[test]
+fn a_restore_from_a_damaged_pack_is_owed_until_the_pack_is_whole() {
+    let (environment, mut machine) = Environment::with_snapshot("web");
+    let pack = pack(&environment);
+    let whole = fs::read(&pack).unwrap();
+    let mut damaged = whole.clone();
+    damaged[..whole.len() / 2]
+        .iter_mut()
+        .for_each(|byte| *byte ^= 0x55);
+    make_writable(&pack);
+    for broken in [Some(damaged), None] {
+        machine.fill(0, 0, MIB, 55);
+        let changed = content(&machine);
+        match &broken {
+            Some(bytes) => fs::write(&pack, bytes).unwrap(),
+            None => fs::remove_file(&pack).unwrap(),
+        }
+        assert!(!is_sound(&environment));
+        let restore = environment.run(&["restore", "web@first", "--yes"]);
+        let name = pack.file_name().unwrap().to_str().unwrap();
+        assert_eq!(restore.code, 1, "{}", restore.stderr);
+        assert!(restore.stderr.contains(&name[..8]), "{}", restore.stderr);
+        let take = environment.run(&["take", &settings(&machine)]);
+        let is_untouched = content(&machine) == changed;
+        assert!(
+            is_untouched || take.code == 4,
+            "half a machine was taken: {}",
+            take.stdout
+        );
+        fs::write(&pack, &whole).unwrap();
+        environment.run(&["recover"]);
+        environment.succeeds(&["restore", "web@first", "--yes"]);
+        assert_ne!(content(&machine), changed);
+        assert!(is_sound(&environment));
+    }
+}
+
+#[test]
+fn a_folder_with_something_else_is_no_repository() {
+    let environment = Environment::new();
+    environment.write(&environment.repository().join("notes.txt"), "mine");
+    insta::assert_snapshot!(environment.fails(&["list"]), @r"
+    1
+    error: FOLDER/repository is not a repository: it holds no 'config'; check the location, or create a repository with 'vrs init'
+    ");
+    insta::assert_snapshot!(environment.fails(&["init"]), @r"
+    1
+    error: FOLDER/repository is not empty; a repository needs a folder of its own; name an empty or a new folder
+    ");
+    assert_eq!(
+        fs::read(environment.repository().join("notes.txt")).unwrap(),
+        b"mine"
+    );
+}
+
+#[test]
+fn a_snapshot_of_the_future_is_shown_and_refused() {
+    let (environment, machine) = Environment::with_snapshot("web");
+    let before = content(&machine);
+    let location = Location::parse(environment.repository().to_str().unwrap()).unwrap();
+    let password = Password::new("correct horse".to_owned());
+    let store = ResticRepository::open(&location, &password, &OpenRepository::default()).unwrap();
+    let mut ingest = store.ingest(&NoProgress).unwrap();
+    let path = TreePath::new(".vrs/web/manifest.json").unwrap();
+    ingest
+        .bytes(
+            &path,
+            br#"{"format":"vrs-manifest","version":99,"written_by":"9.0.0","news":[]}"#,
+        )
+        .unwrap();
+    let record = store.snapshots().unwrap().snapshots.remove(0);
+    let tags = record.tags.into_iter().filter(|tag| !tag.contains("first"));
+    let label = SnapshotLabel {
+        time: "2099-01-01T00:00:00Z".parse().unwrap(),
+        hostname: record.hostname,
+        tags: tags.collect(),
+        description: None,
+    };
+    let (id, _) = ingest.commit(&label).unwrap();
+    drop(store);
+    let neutral = |text: String| text.replace(id.short().as_str(), "SNAPSHOT");
+    assert!(
+        environment
+            .succeeds(&["list"])
+            .contains(id.short().as_str())
+    );
+    for verb in [
+        &["show", "web@latest"][..],
+        &["restore", "web@latest", "--yes"],
+    ] {
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(neutral(environment.fails(verb)), @r"
+    1
+    error: snapshot SNAPSHOT was written by vrs 9.0.0 in manifest version 99, which this vrs does not know; it is sound: use vrs 9.0.0 or newer
+    ");
+        }
+    }
+    assert_eq!(content(&machine), before);
+    environment.succeeds(&["take", &settings(&machine)]);
+    assert!(is_sound(&environment));
+}
+
+#[test]
+fn a_repository_may_be_anywhere() {
+    let environment = Environment::new();
+    let machine = environment.machine("web", MIB);
+    let names = [
+        "with blanks",
+        "quo\"te's",
+        "ünï ☃",
+        "./-dash",
+        "two\nlines",
+        "deep/er",
+        "local:x",
+    ];
+    for name in names {
+        for arguments in [&["init"][..], &["take", &settings(&machine)], &["list"]] {
+            let mut command = environment.command(arguments);
+            command.env("VRS_REPOSITORY", name);
+            let run = environment.finish(command);
+            assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{name:?}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the VirtualBox rig; scripts/test runs it"]
+fn a_full_repository_keeps_its_snapshots_and_takes_the_next_one_when_there_is_room() {
+    let disk = TinyDisk::mount(5 * MIB as u64);
+    let environment = Environment::new();
+    let repository = disk.path().join("repository");
+    let command = |arguments: &[&str]| {
+        let mut command = environment.command(arguments);
+        command.env("VRS_REPOSITORY", &repository);
+        command
+    };
+    let run = |arguments: &[&str]| environment.finish(command(arguments));
+    assert_eq!(run(&["init"]).code, 0);
+    let mut machine = environment.machine("web", 2 * MIB);
+    assert_eq!(
+        run(&["take", &settings(&machine), "--name", "first"]).code,
+        0
+    );
+    let first = content(&machine);
+    machine.fill(0, 0, 2 * MIB, 11);
+    let ballast = disk.path().join("ballast");
+    fs::write(&ballast, vec![1; 2 * MIB]).unwrap();
+    let full = run(&["take", &settings(&machine)]);
+    assert_eq!(full.code, 1, "{}", full.stderr);
+    assert!(
+        full.stderr.contains("No space left on device"),
+        "{}",
+        full.stderr
+    );
+    assert!(run(&["list"]).stdout.ends_with("\n1 snapshot\n"));
+    fs::remove_file(&ballast).unwrap();
+    assert_eq!(run(&["take", &settings(&machine)]).code, 0);
+    assert_eq!(run(&["check", "--read-data"]).code, 0);
+    assert_eq!(run(&["restore", "web@first", "--yes"]).code, 0);
+    assert_eq!(content(&machine), first);
+}
+
+#[test]
+#[ignore = "needs the VirtualBox rig; scripts/test runs it"]
+fn a_machine_whose_disk_is_full_is_owed_until_there_is_room() {
+    let disk = TinyDisk::mount(8 * MIB as u64);
+    let environment = Environment::with_repository();
+    let mut machine = SampleMachine::builder(disk.path(), "web")
+        .disk(SampleDisk::dynamic(6 * MIB as u64))
+        .build();
+    machine.fill(0, 0, 4 * MIB, 1);
+    environment.succeeds(&["take", &settings(&machine), "--name", "first"]);
+    let first = content(&machine);
+    for file in machine.files() {
+        fs::remove_file(file).unwrap();
+    }
+    let ballast = disk.path().join("ballast");
+    fs::write(&ballast, vec![1; 6 * MIB]).unwrap();
+    for verb in [
+        &["restore", "web@first", "--yes"][..],
+        &["clone", "web@first", "--name", "two"],
+    ] {
+        let full = environment.run(verb);
+        assert_eq!(full.code, 1, "{verb:?}: {}", full.stderr);
+        assert!(
+            full.stderr.contains("No space left on device"),
+            "{verb:?}: {}",
+            full.stderr
+        );
+    }
+    fs::remove_file(&ballast).unwrap();
+    let recover = environment.run(&["recover", "web"]);
+    assert_eq!(recover.code, 0, "{}", recover.stderr);
+    assert_eq!(content(&machine), first);
+    assert!(is_sound(&environment));
+}
