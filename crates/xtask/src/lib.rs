@@ -1,0 +1,20 @@
+//! The benchmark: what `vrs` costs, in time, memory and bytes moved, beside restic.
+//!
+//! Every figure is of a process of its own. Panics, with the reason, when its preparation or a
+//! measured command fails.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "a benchmark whose preparation fails has to fail"
+)]
+
+pub mod memory;
+pub mod scene;
+pub mod speed;
+
+mod measured;
+mod platform;
+mod workload;

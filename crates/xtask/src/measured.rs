@@ -1,0 +1,36 @@
+//! A command that is run and measured.
+
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::platform::{Usage, wait};
+
+/// What a command cost and said.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) wall_time: Duration,
+    pub(crate) usage: Usage,
+    pub(crate) stdout: String,
+}
+
+/// Runs a command that must succeed.
+pub(crate) fn measure(command: &mut Command) -> Measured {
+    let begun = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .expect("a program that can be started");
+    let mut stdout = String::new();
+    let mut pipe = child.stdout.take().expect("its output");
+    pipe.read_to_string(&mut stdout).expect("its output");
+    let (status, usage) = wait(&mut child).expect("its end");
+    assert!(status.success(), "{command:?}: {status}\n{stdout}");
+    Measured {
+        wall_time: begun.elapsed(),
+        usage,
+        stdout,
+    }
+}

@@ -1,0 +1,45 @@
+//! What only one kind of system can tell: what a finished process has used. Elsewhere than on Unix
+//! it stays unknown.
+#![allow(unsafe_code)]
+
+use std::process::{Child, ExitStatus};
+use std::time::Duration;
+
+/// What a process has used, where known.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Usage {
+    pub(crate) processor_time: Option<Duration>,
+    /// Peak resident size.
+    pub(crate) peak_bytes: Option<u64>,
+}
+
+/// Waits for the end of a process.
+#[cfg(unix)]
+pub(crate) fn wait(child: &mut Child) -> std::io::Result<(ExitStatus, Usage)> {
+    use std::os::unix::process::ExitStatusExt;
+    let id = libc::pid_t::try_from(child.id()).expect("a process id");
+    let mut status = 0;
+    // SAFETY: plain data, for which all zeros is a valid value.
+    let mut used: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to live values of the right type; the process is our own child.
+    if unsafe { libc::wait4(id, &raw mut status, 0, &raw mut used) } != id {
+        return Err(std::io::Error::last_os_error());
+    }
+    let time = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec.unsigned_abs())
+            + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
+    };
+    // Kilobytes, except on macOS.
+    let unit_bytes = if cfg!(target_os = "macos") { 1 } else { 1024 };
+    let usage = Usage {
+        processor_time: Some(time(used.ru_utime) + time(used.ru_stime)),
+        peak_bytes: Some(used.ru_maxrss.unsigned_abs() * unit_bytes),
+    };
+    Ok((ExitStatus::from_raw(status), usage))
+}
+
+/// Waits for the end of a process.
+#[cfg(not(unix))]
+pub(crate) fn wait(child: &mut Child) -> std::io::Result<(ExitStatus, Usage)> {
+    Ok((child.wait()?, Usage::default()))
+}

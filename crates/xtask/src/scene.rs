@@ -1,0 +1,133 @@
+//! A machine, a repository, and the programs that are measured.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use vrs_testkit::{SampleDisk, SampleMachine};
+
+use crate::measured::{Measured, measure};
+use crate::workload;
+
+const SETTLED_AFTER: Duration = Duration::from_millis(2100);
+const PASSWORD: &str = "only for this benchmark";
+
+/// A temporary folder with a machine and an empty repository.
+pub struct Scene {
+    folder: tempfile::TempDir,
+    vrs: PathBuf,
+    machine: SampleMachine,
+    used_mebibytes: u64,
+}
+
+/// Builds `vrs` with the given cargo profile and returns its path.
+#[must_use]
+pub fn build_vrs(profile: &str) -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = measure(
+        Command::new(cargo)
+            .current_dir(workspace)
+            .args(["build", "--quiet", "--locked", "--package", "vrs-cli"])
+            .args(["--bin", "vrs", "--profile", profile])
+            .args(["--message-format", "json"]),
+    );
+    let mut messages = built.stdout.lines().filter_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
+    });
+    messages.next_back().expect("cargo names the program")
+}
+
+impl Scene {
+    /// A machine with one disk whose first `used_mebibytes` the guest has used.
+    #[must_use]
+    pub fn new(vrs: &Path, disk: SampleDisk, used_mebibytes: u64) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut machine = SampleMachine::builder(folder.path(), "bench")
+            .disk(disk)
+            .build();
+        workload::fill(&mut machine, used_mebibytes);
+        let scene = Self {
+            folder,
+            vrs: vrs.to_owned(),
+            machine,
+            used_mebibytes,
+        };
+        std::fs::write(scene.password_file(), PASSWORD).expect("room for a password");
+        scene.vrs(&["init"]);
+        scene
+    }
+
+    /// The guest does something.
+    pub fn change(&mut self, seed: u64) {
+        workload::change(&mut self.machine, self.used_mebibytes, seed);
+    }
+
+    pub(crate) fn password_file(&self) -> PathBuf {
+        self.folder.path().join("password")
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn machine_folder(&self) -> &Path {
+        self.machine.folder()
+    }
+
+    /// Takes a snapshot, of files that were left alone long enough for their stamps to be trusted.
+    pub(crate) fn take(&self) -> Step {
+        std::thread::sleep(SETTLED_AFTER);
+        let settings = self.machine.settings_path();
+        let measured = self.vrs(&["take", settings.to_str().expect("a plain path")]);
+        Step::of(measured, |document| &document["machines"][0])
+    }
+
+    /// Restores the machine in place.
+    pub(crate) fn restore(&self, snapshot: &str) -> Step {
+        let measured = self.vrs(&["restore", snapshot, "--yes"]);
+        Step::of(measured, |document| &document["stats"])
+    }
+
+    fn vrs(&self, arguments: &[&str]) -> Measured {
+        measure(
+            Command::new(&self.vrs)
+                .args(arguments)
+                .args(["--json", "--no-progress", "--quiet"])
+                .env("VRS_REPOSITORY", self.path().join("repository"))
+                .env("VRS_PASSWORD_FILE", self.password_file())
+                .env("VRS_STATE_DIR", self.path().join("state"))
+                .env("XDG_CONFIG_HOME", self.path().join("config"))
+                // Found or not, VirtualBox must make no difference to the figures.
+                .env("VRS_VBOXMANAGE", self.path().join("no VBoxManage")),
+        )
+    }
+}
+
+/// One measured command of `vrs`, with the bytes that it moved as its `--json` output tells them.
+pub(crate) struct Step {
+    pub(crate) measured: Measured,
+    counts: Value,
+}
+
+impl Step {
+    fn of(measured: Measured, counts: impl Fn(&Value) -> &Value) -> Self {
+        let document = serde_json::from_str(&measured.stdout).expect("a JSON document");
+        let counts = counts(&document).clone();
+        Self { measured, counts }
+    }
+
+    /// A count by its name in docs/json.md.
+    pub(crate) fn count(&self, name: &str) -> Option<u64> {
+        self.counts[name].as_u64()
+    }
+
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.measured
+            .usage
+            .peak_bytes
+            .expect("a system that measures peak resident size")
+    }
+}
