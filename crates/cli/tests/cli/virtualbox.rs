@@ -120,3 +120,48 @@ fn what_virtualbox_said_is_shown_on_request() {
     assert_eq!(run.code, 5, "{}", run.stderr);
     assert!(run.stderr.contains("\n  VirtualBox: "), "{}", run.stderr);
 }
+
+/// Each is over with the run that it strikes; the next one finishes what is owed.
+#[test]
+fn what_goes_wrong_inside_virtualbox_is_told_and_mended_by_the_next_run() {
+    let mut computer = Computer::new();
+    computer.succeeds(&["take", "web"]);
+    let before = (computer.machine.guest_bytes(0), computer.listed());
+    let faults = [
+        ("unregistervm", FaultKind::Fail),
+        ("unregistervm", FaultKind::Lie),
+        ("unregistervm", FaultKind::CrashBefore),
+        ("unregistervm", FaultKind::CrashAfter),
+        ("unregistervm", FaultKind::DoneButFails),
+        ("unregistervm", FaultKind::Locked),
+        ("registervm", FaultKind::Fail),
+        ("registervm", FaultKind::Lie),
+        ("registervm", FaultKind::CrashBefore),
+        ("registervm", FaultKind::CrashAfter),
+        ("registervm", FaultKind::DoneButFails),
+        ("registervm", FaultKind::Locked),
+    ];
+    for (verb, kind) in faults {
+        let what = format!("{verb}: {kind:?}");
+        computer.machine.fill(0, 0, MIB, 1);
+        computer.virtualbox.inject(&Fault::once(verb, kind));
+        let struck = computer.run(&["restore", "web@latest", "--yes"]);
+        assert!(
+            [0, 1, 3, 4, 5].contains(&struck.code),
+            "{what}: {}",
+            struck.stderr
+        );
+        assert_eq!(
+            [0, 3].contains(&struck.code),
+            !struck.stderr.contains("error: "),
+            "{what}"
+        );
+        let next = computer.run(&["restore", "web@latest", "--yes"]);
+        assert_eq!(next.code, 0, "{what}: {}{}", struck.stderr, next.stderr);
+        assert!(
+            (computer.machine.guest_bytes(0), computer.listed()) == before,
+            "{what}"
+        );
+        computer.succeeds(&["recover"]);
+    }
+}
