@@ -87,6 +87,10 @@ fn ingest_file(
     let ingested = ingest
         .file(&file.source)
         .map_err(|error| as_changed(plan, file, error))?;
+    // What the plan vouched for was not read, so it has to be as the plan saw it.
+    if ingested.stamp != file.stamp {
+        return Err(changed(plan, file.source.local.display().to_string()));
+    }
     Ok(FileRecord {
         path: file.source.path.to_string(),
         role: file.role,
