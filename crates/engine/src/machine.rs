@@ -22,8 +22,6 @@ pub struct Machine {
     pub settings_file: PathBuf,
     /// What it is doing.
     pub state: MachineState,
-    /// When VirtualBox says it last changed its state; compared, never interpreted.
-    pub state_changed: Option<String>,
     /// Whether VirtualBox lists it.
     pub registered: bool,
 }
@@ -73,7 +71,6 @@ impl Machine {
             name: status.name,
             settings_file: status.settings_file,
             state: status.state,
-            state_changed: status.state_changed,
             registered: true,
         }))
     }
@@ -99,7 +96,6 @@ impl Machine {
             id: settings.id,
             name: settings.name.clone(),
             state: settings.resting_state(),
-            state_changed: settings.last_state_change.clone(),
             settings_file: path,
             registered: false,
         })

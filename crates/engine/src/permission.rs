@@ -72,7 +72,6 @@ mod tests {
             name: "web".to_owned(),
             settings_file: "/vms/web/web.vbox".into(),
             state: state.parse().unwrap(),
-            state_changed: None,
             registered: true,
         }
     }

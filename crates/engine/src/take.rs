@@ -194,6 +194,8 @@ fn verify_unchanged(host: &Host, plan: &TakePlan, manifest: &Manifest) -> Result
     if now != plan.machine {
         return Err(changed(plan, format!("it is {} now", now.state)));
     }
+    // A machine that was started and stopped meanwhile shows here: VirtualBox writes the time of each
+    // change of state. Its answers give that time too, but not the same one after it read the file.
     let text = std::fs::read_to_string(&plan.machine.settings_file)
         .map_err(|error| Error::io("read", &plan.machine.settings_file, error))?;
     if text != plan.inventory.settings_text {
