@@ -173,8 +173,10 @@ fn write_files(
     intent: &RestoreIntent,
     progress: &dyn Progress,
 ) -> Result<RestoreStats> {
-    for file in &intent.files {
-        if let Some(folder) = file.target.parent() {
+    let targets = intent.files.iter().map(|file| &file.target);
+    // The settings file's folder too: a machine may have no disks.
+    for target in targets.chain([&intent.settings_file]) {
+        if let Some(folder) = target.parent() {
             progress.step("folder-create");
             platform::create_private_folder(folder)?;
         }
