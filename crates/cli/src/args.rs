@@ -4,6 +4,9 @@
 
 mod disk;
 mod global;
+mod migrate;
+mod prune;
+mod repository;
 mod snapshots;
 
 use std::path::PathBuf;
@@ -13,9 +16,14 @@ use clap_complete::Shell;
 
 pub use disk::{DiskArgs, DiskCommand, ExportArgs, ExportFormat, ImageArgs};
 pub use global::{ColorChoice, GlobalArgs};
+pub use migrate::MigrateArgs;
+pub use prune::{EditArgs, PolicyArgs, PolicyCommand, PolicySetArgs, PruneArgs};
+pub use repository::{
+    CheckArgs, CopyArgs, KeyArgs, KeyCommand, NewPasswordArgs, OtherPasswordArgs,
+};
 pub use snapshots::{
-    CheckArgs, CloneArgs, DeleteArgs, DiffArgs, ListArgs, RecoverArgs, RestoreArgs, ShowArgs,
-    TakeArgs,
+    CloneArgs, DeleteArgs, DiffArgs, DoctorArgs, ListArgs, ModeArgs, RecoverArgs, RestoreArgs,
+    ShowArgs, StartFrontend, TakeArgs,
 };
 
 /// Keep snapshots of VirtualBox machines on cheap storage elsewhere: deduplicated, compressed and
@@ -44,8 +52,8 @@ Exit codes:
   1    failed
   2    the command line makes no sense
   3    done, with warnings
-  4    an interrupted operation has to be finished first, see vrs recover
-  5    the machine or the repository is in use
+  4    a machine needs vrs recover or vrs doctor
+  5    the machine is running, or it or the repository is in use
   130  interrupted";
 
 #[derive(Debug, Subcommand)]
@@ -54,7 +62,7 @@ pub enum Command {
     Init,
     /// List the machines of this computer
     Vms,
-    /// Take snapshots of machines that are powered off or saved
+    /// Take snapshots of machines, running or at rest
     Take(TakeArgs),
     /// List snapshots
     #[command(visible_alias = "snapshots")]
@@ -67,13 +75,27 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Make a second machine from a snapshot
     Clone(CloneArgs),
+    /// Move a machine to another computer, and back
+    Migrate(MigrateArgs),
     /// Delete snapshots
     #[command(visible_alias = "forget")]
     Delete(DeleteArgs),
-    /// Verify the repository
+    /// Change what a snapshot is called, or pin it
+    Edit(EditArgs),
+    /// Delete snapshots by the rules of the policy, and give space back
+    Prune(PruneArgs),
+    /// Say which snapshots are kept
+    Policy(PolicyArgs),
+    /// Verify the repository, and repair it
     Check(CheckArgs),
-    /// Finish what an interrupted run left behind
+    /// Copy snapshots to a second repository
+    Copy(CopyArgs),
+    /// Manage the passwords that open the repository
+    Key(KeyArgs),
+    /// Finish or undo what an interrupted run left behind
     Recover(RecoverArgs),
+    /// Look for trouble with machines and their disks, and repair it
+    Doctor(DoctorArgs),
     /// Look into disk images
     Disk(DiskArgs),
     /// Print the completion script of a shell

@@ -3,13 +3,20 @@
 mod check;
 mod clone;
 mod completions;
+mod copy;
 mod delete;
 mod diff;
 mod disk;
+mod doctor;
+mod edit;
 mod init;
+mod key;
 mod list;
 mod lookup;
 mod man;
+mod migrate;
+mod policy;
+mod prune;
 mod recover;
 mod restore;
 mod show;
@@ -35,9 +42,16 @@ pub fn run(args: Args, printer: Printer) -> Result<Exit> {
         Command::Diff(args) => diff::run(&context()?, args),
         Command::Restore(args) => restore::run(&context()?, args),
         Command::Clone(args) => clone::run(&context()?, args),
+        Command::Migrate(args) => migrate::run(&context()?, args),
         Command::Delete(args) => delete::run(&context()?, args),
+        Command::Edit(args) => edit::run(&context()?, args),
+        Command::Prune(args) => prune::run(&context()?, args),
+        Command::Policy(args) => policy::run(&context()?, args),
         Command::Check(args) => check::run(&context()?, args),
+        Command::Copy(args) => copy::run(&context()?, args),
+        Command::Key(args) => key::run(&context()?, args),
         Command::Recover(args) => recover::run(&context()?, args),
+        Command::Doctor(args) => doctor::run(&context()?, args),
         Command::Disk(args) => disk::run(&context()?, args),
         // These work whatever the configuration is like.
         Command::Completions { shell } => completions::run(*shell),

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
@@ -19,6 +20,12 @@ pub struct Config {
     pub default_repository: Option<String>,
     /// Where VBoxManage is.
     pub vboxmanage: Option<AbsolutePath>,
+    /// Seconds without a sign of life after which a call of VBoxManage is ended.
+    pub vboxmanage_patience_seconds: Option<NonZeroU32>,
+    /// How `ssh` is called for repositories over SFTP.
+    pub ssh_command: Option<String>,
+    /// How `rclone` is called.
+    pub rclone_command: Option<String>,
     /// Repositories by name.
     #[serde(default)]
     pub repositories: BTreeMap<String, RepositoryConfig>,
@@ -149,6 +156,8 @@ pub struct Folders {
     pub config: Option<PathBuf>,
     /// Journals and locks.
     pub state: Option<PathBuf>,
+    /// The user's home.
+    pub home: Option<PathBuf>,
 }
 
 impl Folders {
@@ -161,6 +170,7 @@ impl Folders {
             BaseStrategy::state_dir(base).unwrap_or_else(|| BaseStrategy::cache_dir(base))
         };
         Self {
+            home: base.as_ref().map(|base| base.home_dir().to_owned()),
             config: usual(base.as_ref().map(BaseStrategy::config_dir)),
             state: environment_path("VRS_STATE_DIR").or_else(|| usual(base.as_ref().map(state))),
         }
@@ -213,7 +223,7 @@ mod tests {
 
     #[test]
     fn mistakes_name_the_file_and_the_line() {
-        insta::assert_snapshot!(parse("\n\nrepo = 1\n").unwrap_err(), @"the config file '/c/config.toml' is wrong in line 3: unknown field `repo`, expected one of `default_repository`, `vboxmanage`, `repositories`");
+        insta::assert_snapshot!(parse("\n\nrepo = 1\n").unwrap_err(), @"the config file '/c/config.toml' is wrong in line 3: unknown field `repo`, expected one of `default_repository`, `vboxmanage`, `vboxmanage_patience_seconds`, `ssh_command`, `rclone_command`, `repositories`");
         insta::assert_snapshot!(parse("[repositories.a]\nlocation = \"x/y\"\n").unwrap_err(), @"the config file '/c/config.toml' is wrong in line 2: 'x/y' is not an absolute path");
         insta::assert_snapshot!(parse("[repositories.a]\nlocation = \"/x\"\npassword_file = \"p\"\n").unwrap_err(), @"the config file '/c/config.toml' is wrong in line 3: 'p' is not an absolute path");
         insta::assert_snapshot!(parse("default_repository = \"b\"\n").unwrap_err(), @"the config file '/c/config.toml' names 'b' as default_repository, but has no section [repositories.b]");

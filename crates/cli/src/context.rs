@@ -2,13 +2,16 @@
 
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
+use vrs_engine::journal::{Intent, Unfinished};
 use vrs_engine::{Host, recover};
-use vrs_repository::{InitOptions, Location, OpenOptions, Password, ResticRepository};
+use vrs_repository::{Access, InitOptions, Location, OpenOptions, Password, ResticRepository};
 use vrs_virtualbox::{LocateOptions, VBoxManage};
 
-use crate::args::GlobalArgs;
+use crate::access;
+use crate::args::{GlobalArgs, NewPasswordArgs, OtherPasswordArgs};
 use crate::config::{Config, Folders, RepositoryConfig};
 use crate::errors::{Error, Result};
 use crate::keyring;
@@ -53,11 +56,14 @@ impl Context {
             .vboxmanage
             .clone()
             .or_else(|| self.config.vboxmanage.clone().map(|path| path.0));
+        let patience = self.config.vboxmanage_patience_seconds;
         let options = LocateOptions {
             program,
+            patience: patience.map_or(LocateOptions::default().patience, |seconds| {
+                Duration::from_secs(seconds.get().into())
+            }),
             search_path: std::env::var_os("PATH"),
-            secret_variables: password::VARIABLES.map(Into::into).to_vec(),
-            ..LocateOptions::default()
+            secret_variables: secret_variables().map(Into::into).collect(),
         };
         Ok(Host {
             virtualbox: VBoxManage::locate(&options).map_err(|error| error.to_string()),
@@ -69,12 +75,23 @@ impl Context {
     /// This computer, for a command that works with machines: says what is owed to them.
     pub fn host_in_order(&self) -> Result<Host> {
         let host = self.host()?;
-        for unfinished in recover::owed(&host)? {
-            let title = text::name(&unfinished.intent.title());
-            self.printer
-                .note(&format!("{title} was interrupted; run `vrs recover`"));
-        }
+        self.tell_owed(&recover::owed(&host)?);
         Ok(host)
+    }
+
+    /// Says what was interrupted, and how to go on.
+    pub fn tell_owed(&self, owed: &[Unfinished]) {
+        for unfinished in owed {
+            let title = text::name(&unfinished.intent.title());
+            let or_undo = if is_clone(&unfinished.intent) {
+                ", or `vrs recover --undo` to give it up"
+            } else {
+                ""
+            };
+            self.printer.note(&format!(
+                "{title} was interrupted; run `vrs recover`{or_undo}"
+            ));
+        }
     }
 
     /// Whether the user said which repository is meant.
@@ -93,10 +110,13 @@ impl Context {
 
     /// Opens the repository.
     pub fn repository(&self) -> Result<ResticRepository> {
-        let wanted = self.wanted_repository().ok_or_else(|| {
+        self.open(self.require_wanted()?)
+    }
+
+    fn require_wanted(&self) -> Result<&str> {
+        self.wanted_repository().ok_or_else(|| {
             Error::usage("no repository is given; use --repo or VRS_REPOSITORY, or set default_repository in the config file")
-        })?;
-        self.open(wanted)
+        })
     }
 
     /// Opens the repository that the user named, else the one at `location`.
@@ -104,15 +124,53 @@ impl Context {
         self.open(self.wanted_repository().unwrap_or(location))
     }
 
+    /// Opens the repository, and keeps the password that opened it.
+    pub fn repository_and_password(&self) -> Result<(ResticRepository, Password)> {
+        let wanted = self.require_wanted()?;
+        let (repository, secret) = self.open_chosen(self.choose(wanted)?)?;
+        Ok((repository, reveal(&secret)))
+    }
+
+    /// Opens another repository than the one that the command is about.
+    pub fn other_repository(
+        &self,
+        wanted: &str,
+        given: &OtherPasswordArgs,
+    ) -> Result<ResticRepository> {
+        let given = Given {
+            file: given.other_password_file.clone(),
+            command: given.other_password_command.clone(),
+        };
+        let named = self.config.repositories.get(wanted);
+        let own = given.source().or_else(|| named.map(config_given)?.source());
+        let mut choice = self.choose(wanted)?;
+        choice.password = own.unwrap_or(choice.password);
+        Ok(self.open_chosen(choice)?.0)
+    }
+
+    /// A password that is to open a repository from now on.
+    pub fn new_password(&self, location: &str, given: &NewPasswordArgs) -> Result<Password> {
+        let given = Given {
+            file: given.new_password_file.clone(),
+            command: given.new_password_command.clone(),
+        };
+        let source = given.source().unwrap_or(Source::Prompt);
+        Ok(reveal(&source.read_new(location, &self.interrupt)?))
+    }
+
     fn open(&self, wanted: &str) -> Result<ResticRepository> {
-        let choice = self.choose(wanted)?;
+        Ok(self.open_chosen(self.choose(wanted)?)?.0)
+    }
+
+    fn open_chosen(&self, choice: Choice) -> Result<(ResticRepository, SecretString)> {
         let location = choice.location.to_string();
         let (secret, source) = choice.password.read(&location, &self.interrupt)?;
-        let opened =
-            ResticRepository::open(&choice.location, &reveal(&secret), &OpenOptions::default());
+        let mut options = OpenOptions::default();
+        options.access = self.access(&choice.location)?;
+        let opened = ResticRepository::open(&choice.location, &reveal(&secret), &options);
         let repository = opened.map_err(|error| opening_failed(error, &source))?;
         self.save_if_asked(&location, &secret);
-        Ok(repository)
+        Ok((repository, secret))
     }
 
     /// Creates the repository, and says where.
@@ -125,10 +183,16 @@ impl Context {
         let secret = choice.password.read_new(&location, &self.interrupt)?;
         let mut options = InitOptions::default();
         options.hostname = gethostname::gethostname().into_string().ok();
+        options.access = self.access(&choice.location)?;
         ResticRepository::init(&choice.location, &reveal(&secret), &options)
             .map_err(vrs_engine::Error::from)?;
         self.save_if_asked(&location, &secret);
         Ok(location)
+    }
+
+    fn access(&self, location: &Location) -> Result<Access> {
+        let home = self.folders.home.as_deref();
+        access::find(location, &self.options, &self.config, home, &self.interrupt)
     }
 
     fn choose(&self, wanted: &str) -> Result<Choice> {
@@ -145,10 +209,7 @@ impl Context {
             file: self.options.password_file.clone(),
             command: self.options.password_command.clone(),
         };
-        let config = named.map_or_else(Given::default, |named| Given {
-            file: named.password_file.clone().map(|path| path.0),
-            command: named.password_command.clone(),
-        });
+        let config = named.map_or_else(Given::default, config_given);
         let environment = Given::from_environment();
         PasswordOptions {
             flags,
@@ -210,6 +271,22 @@ impl Context {
     }
 }
 
+/// What the config file says about the password of a repository.
+fn config_given(named: &RepositoryConfig) -> Given {
+    Given {
+        file: named.password_file.clone().map(|path| path.0),
+        command: named.password_command.clone(),
+    }
+}
+
+fn secret_variables() -> impl Iterator<Item = &'static str> {
+    password::VARIABLES.into_iter().chain(access::VARIABLES)
+}
+
+fn is_clone(intent: &Intent) -> bool {
+    matches!(intent, Intent::Restore(intent) if intent.is_clone)
+}
+
 fn reveal(secret: &SecretString) -> Password {
     Password::new(secret.expose_secret().to_owned())
 }
@@ -230,7 +307,9 @@ fn opening_failed(error: vrs_repository::Error, source: &Source) -> Error {
 /// A location that means the same from every folder, because journals remember it.
 fn absolute(location: &str) -> Result<Location> {
     let parsed = Location::parse(location).map_err(vrs_engine::Error::from)?;
-    let folder = absolute_path(parsed.folder());
+    let Some(folder) = parsed.folder().map(absolute_path) else {
+        return Ok(parsed);
+    };
     Ok(Location::parse(&format!("local:{}", folder.display())).map_err(vrs_engine::Error::from)?)
 }
 

@@ -101,9 +101,9 @@ const fn hint_for(error: &vrs_engine::Error) -> Option<&'static str> {
         Engine::NoVirtualBox { .. } => Some(
             "a machine can also be named by the path of its .vbox file, which needs no VirtualBox",
         ),
-        Engine::NotAsExpected { .. } | Engine::NeedsRecovery { .. } => Some(
-            "`vrs recover --dry-run` shows what is owed; until then the machine stays out of VirtualBox's list",
-        ),
+        Engine::NotAsExpected { .. } | Engine::NeedsRecovery { .. } => {
+            Some("`vrs recover --dry-run` shows what is owed")
+        }
         _ => None,
     }
 }

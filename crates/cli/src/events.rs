@@ -21,6 +21,8 @@ pub enum Event<'a> {
         total_bytes: Option<u64>,
         #[serde(flatten)]
         counts: Counts,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        percent: Option<u8>,
         elapsed_seconds: f64,
     },
     /// Something that does not stop the command but should be known.

@@ -2,6 +2,7 @@
 //!
 //! Only this crate prints, reads the environment and ends the process.
 
+mod access;
 mod args;
 mod commands;
 mod config;

@@ -89,7 +89,8 @@ impl Given {
         }
     }
 
-    fn source(&self) -> Option<Source> {
+    /// The source that it names, if any.
+    pub fn source(&self) -> Option<Source> {
         let file = self.file.clone().map(Source::File);
         file.or_else(|| self.command.clone().map(Source::Command))
     }

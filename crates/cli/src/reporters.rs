@@ -38,6 +38,9 @@ pub trait View: Send {
 
     /// Something is to be known.
     fn warn(&mut self, warning: &str);
+
+    /// Something is good to know.
+    fn note(&mut self, note: &str);
 }
 
 /// The receiver of progress. What is shown goes away when it is dropped.
@@ -105,8 +108,16 @@ impl Progress for Reporter {
         self.shared.tally.add(counter, bytes);
     }
 
+    fn percent(&self, percent: u8) {
+        self.shared.tally.reach(percent);
+    }
+
     fn warn(&self, warning: &str) {
         self.shared.view().warn(warning);
+    }
+
+    fn note(&self, note: &str) {
+        self.shared.view().note(note);
     }
 
     fn interrupted(&self) -> bool {

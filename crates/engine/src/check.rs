@@ -1,5 +1,7 @@
 //! Checking a repository, and saying what damage means for machines.
 
+use std::ops::Range;
+
 use vrs_progress::Progress;
 use vrs_repository::store::{CheckOptions, SnapshotStore};
 
@@ -16,8 +18,21 @@ pub struct Health {
     pub warnings: Vec<String>,
     /// Snapshots that cannot be restored completely.
     pub damaged: Vec<Snapshot>,
+    /// What of them is lost.
+    pub losses: Vec<MachineLoss>,
     /// How many snapshots were looked at.
     pub snapshots: usize,
+}
+
+/// A file of a machine of which something is lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineLoss {
+    /// The snapshot, which names the machine.
+    pub snapshot: Snapshot,
+    /// The file or folder, as the snapshot names it; empty for everything.
+    pub path: String,
+    /// Which bytes of the file. None: all of it.
+    pub ranges: Vec<Range<u64>>,
 }
 
 /// Verifies the repository and every snapshot's manifest.
@@ -35,6 +50,15 @@ pub fn run(
         ..Health::default()
     };
     for snapshot in catalog.snapshots {
+        let losses = report
+            .losses
+            .iter()
+            .filter(|loss| loss.snapshot == snapshot.id);
+        health.losses.extend(losses.map(|loss| MachineLoss {
+            snapshot: snapshot.clone(),
+            path: loss.path.clone(),
+            ranges: loss.ranges.clone(),
+        }));
         if report.damaged_snapshots.contains(&snapshot.id)
             || !has_manifest(store, &snapshot, &mut health)
         {

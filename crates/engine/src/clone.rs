@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::machine::Machine;
 use crate::manifest::{FileRole, Manifest, MediumRecord};
+use crate::portability::{Move, VerdictName};
 use crate::restore::{IntentFile, IntentImage, RestoreIntent, RestorePlan};
 use crate::snapshot::Snapshot;
 use crate::{catalog, portable};
@@ -65,9 +66,21 @@ pub fn plan(
         images: cloned_images(&manifest, place, &identities),
         remove: Vec::new(),
         register: host.virtualbox().is_some(),
+        comes_back: false,
+        accepts: None,
         folder,
     };
+    let moved = Move {
+        host,
+        store,
+        snapshot: &snapshot.id,
+        manifest: &manifest,
+        intent: &intent,
+    };
+    // Nothing that exists is at stake: whoever makes a second machine may try.
+    let portability = moved.examine(&VerdictName::ALL)?;
     Ok(RestorePlan {
+        portability,
         snapshot: snapshot.clone(),
         manifest,
         intent,

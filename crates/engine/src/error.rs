@@ -9,6 +9,7 @@ use vrs_progress::Progress;
 use vrs_virtualbox::{MachineId, MachineState};
 
 use crate::file_holder::FileHolder;
+use crate::{portability, preflight::Verdict};
 
 /// The result of a use case.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -88,6 +89,72 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
+    /// A capture could hurt the machine.
+    #[error("machine '{name}' is not taken, because that could hurt it: {}; `--force NAME` overrides a verdict of that name", refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; and "))]
+    PreflightRefused {
+        /// The machine.
+        name: String,
+        /// Why.
+        refusals: Vec<Verdict>,
+    },
+    /// The machine would not resume here.
+    #[error("machine '{name}' cannot go on here where it was: {}; `--cold` leaves its memory out, so that it boots from its disks; `--force saved-state` tries it all the same", refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; and "))]
+    NotPortable {
+        /// The machine.
+        name: String,
+        /// Why.
+        refusals: Vec<portability::Verdict>,
+    },
+    /// The machine does not live here any more.
+    #[error(
+        "machine '{name}' moved on {day} into snapshot {snapshot} of the repository {location}; `vrs migrate --accept {snapshot}` takes it over, here or elsewhere"
+    )]
+    Moved {
+        /// The machine.
+        name: String,
+        /// The snapshot.
+        snapshot: String,
+        /// The repository.
+        location: String,
+        /// When, a day.
+        day: String,
+    },
+    /// The machine moved into the snapshot and lives nowhere yet, as far as is known.
+    #[error(
+        "machine '{name}' is on its way in snapshot {snapshot}; `vrs migrate --accept {snapshot}` takes it over, and `vrs clone` makes a second machine of it"
+    )]
+    OnItsWay {
+        /// The machine.
+        name: String,
+        /// The snapshot.
+        snapshot: String,
+    },
+    /// Somebody took the machine over.
+    #[error("machine '{name}' was taken over already: {how}; `vrs clone` makes a second machine")]
+    AcceptedAlready {
+        /// The machine.
+        name: String,
+        /// How that is known.
+        how: String,
+    },
+    /// A machine was started while it moved.
+    #[error(
+        "machine '{name}' was started or changed after snapshot {snapshot} was taken, so it did not move and stays here; do not accept that snapshot anywhere: delete it, then move the machine again"
+    )]
+    LivesOn {
+        /// The machine.
+        name: String,
+        /// The snapshot.
+        snapshot: String,
+    },
+    /// Other machines depend on a machine that is to move.
+    #[error("machine '{name}' cannot move, because {} use{} its images; move or detach what depends on it first, or use `vrs take` and `vrs clone`", users.join(", "), if users.len() == 1 { "s" } else { "" })]
+    OthersUse {
+        /// The machine.
+        name: String,
+        /// Names of the machines.
+        users: Vec<String>,
+    },
     /// A file of the machine is missing.
     #[error("'{}' is part of machine '{name}' but is not there; put it back, or detach it from the machine", path.display())]
     MissingFile {
@@ -123,6 +190,44 @@ pub enum Error {
         name: String,
         /// The file or state that changed.
         what: String,
+    },
+    /// The RAM of a running machine could not be captured, and the user wants no snapshot without.
+    #[error(
+        "the memory of machine '{name}' could not be captured: {reason}; nothing was stored, because of --strict"
+    )]
+    MemoryLost {
+        /// The machine.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// A capture that would have filled a disk.
+    #[error(
+        "capturing machine '{name}' was given up, because VirtualBox would soon have had too little room to merge its images again; the machine is as it was; make room and take it again, what was sent is reused"
+    )]
+    RoomRanOut {
+        /// The machine.
+        name: String,
+    },
+    /// A snapshot was taken, but the machine could not be let go.
+    #[error(
+        "snapshot {snapshot} of machine '{name}' was taken, but the machine is not yet as it was before; run `vrs recover` to try that again"
+    )]
+    ThawOwed {
+        /// The machine.
+        name: String,
+        /// The snapshot, which is complete.
+        snapshot: String,
+        /// What went wrong.
+        source: Box<Error>,
+    },
+    /// VirtualBox does not let images of an interrupted VirtualBox snapshot go.
+    #[error(
+        "VirtualBox's service still holds images of machine '{name}' from the VirtualBox snapshot that was interrupted, and would not open the machine the next time; power the machine off if it runs, close VirtualBox's windows and end every program that uses it, wait ten seconds, then run `vrs recover`; do not unregister the machine before"
+    )]
+    LeftoverImages {
+        /// The machine.
+        name: String,
     },
     /// A name that cannot be given to a snapshot.
     #[error("'{name}' cannot be the name of a snapshot: {reason}")]
@@ -160,6 +265,22 @@ pub enum Error {
         /// The snapshot.
         snapshot: String,
         /// What is wrong.
+        reason: String,
+    },
+    /// A retention policy that cannot be used.
+    #[error(
+        "the retention policy of the repository cannot be used: {reason}; set it again with `vrs policy set`, or use the vrs that wrote it"
+    )]
+    BadPolicy {
+        /// Why.
+        reason: String,
+    },
+    /// Not all snapshots are known, so that none may be deleted by a rule.
+    #[error(
+        "nothing is pruned, because a snapshot cannot be read and rules would count the others wrongly: {reason}; `vrs check --repair` removes what is of no use"
+    )]
+    CannotJudge {
+        /// Which, and why.
         reason: String,
     },
     /// Another vrs works on the machine.
@@ -230,6 +351,14 @@ pub enum Error {
         /// How much is there.
         free_bytes: u64,
     },
+    /// Giving an interrupted operation up would lose data.
+    #[error("{title} cannot be undone: {reason}")]
+    CannotUndo {
+        /// The interrupted operation.
+        title: String,
+        /// Why not, and what to do instead.
+        reason: &'static str,
+    },
     /// After the work the machine is not what it should be.
     #[error(
         "machine '{name}' does not look as it should after {after}: {what}; nothing more was changed, run `vrs recover` to try the rest again"
@@ -240,6 +369,24 @@ pub enum Error {
         /// What was done.
         after: &'static str,
         /// What is wrong.
+        what: String,
+    },
+    /// A repair is not what it should be, before it changed anything.
+    #[error("{title} was stopped: {reason}; nothing was changed, `vrs doctor` looks again")]
+    RepairStopped {
+        /// The repair.
+        title: String,
+        /// Why.
+        reason: String,
+    },
+    /// A repair did not help.
+    #[error(
+        "{title} did not help: {what}; a copy of what was changed is kept, and `vrs restore` brings the whole machine back to a snapshot"
+    )]
+    NotCured {
+        /// The repair.
+        title: String,
+        /// What is still wrong.
         what: String,
     },
     /// A request that cannot be carried out as given.
@@ -301,8 +448,15 @@ impl Error {
                 vrs_vdisk::ErrorKind::Interrupted => ErrorKind::Interrupted,
                 _ => ErrorKind::Failed,
             },
+            Self::WrongState { state, .. } if state.is_online() || state.is_transitional() => {
+                ErrorKind::Busy
+            }
             Self::MachineBusy { .. } | Self::FileInUse { .. } => ErrorKind::Busy,
-            Self::NeedsRecovery { .. } | Self::NotAsExpected { .. } => ErrorKind::NeedsRecovery,
+            Self::NeedsRecovery { .. }
+            | Self::NotAsExpected { .. }
+            | Self::ThawOwed { .. }
+            | Self::LeftoverImages { .. }
+            | Self::CannotUndo { .. } => ErrorKind::NeedsRecovery,
             Self::Interrupted { .. } => ErrorKind::Interrupted,
             Self::Usage { .. } | Self::BadSnapshotName { .. } => ErrorKind::Usage,
             _ => ErrorKind::Failed,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use vrs_repository::store::TreePath;
-use vrs_virtualbox::{Attachment, DeviceKind, HardDisk, MachineSettings, MediumId};
+use vrs_virtualbox::{Attachment, DeviceKind, HardDisk, MachineSettings, MediumId, SettingsEdit};
 
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -68,6 +68,16 @@ impl Inventory {
     pub fn of(host: &Host, machine: &Machine, missing: Missing) -> Result<Self> {
         let settings_text = std::fs::read_to_string(&machine.settings_file)
             .map_err(|error| Error::io("read", &machine.settings_file, error))?;
+        Self::with_settings(host, machine, settings_text, missing)
+    }
+
+    /// What a machine would consist of with these settings.
+    pub fn with_settings(
+        host: &Host,
+        machine: &Machine,
+        settings_text: String,
+        missing: Missing,
+    ) -> Result<Self> {
         let settings = MachineSettings::parse(&settings_text, &machine.settings_file)?;
         let media = MediaTable::collect(host, machine, &settings)?;
         let mut survey = Survey::new(machine, &settings, missing)?;
@@ -91,6 +101,38 @@ impl Inventory {
 }
 
 impl Inventory {
+    /// The same machine without some media, which its settings do not name then.
+    pub fn without(
+        &self,
+        host: &Host,
+        machine: &Machine,
+        media: &BTreeSet<MediumId>,
+    ) -> Result<Self> {
+        if media.is_empty() {
+            return Ok(self.clone());
+        }
+        let mut edit = SettingsEdit::new(&self.settings_text)?;
+        for medium in media {
+            edit.detach_medium(*medium)?;
+            match edit.remove_medium(*medium) {
+                // It went with its parent, or another machine's registry has it.
+                Ok(()) | Err(vrs_virtualbox::Error::NoSuchMedium { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mut rest = Self::with_settings(host, machine, edit.finish(), Missing::Refuse)?;
+        let left_out = self
+            .media
+            .iter()
+            .filter(|medium| media.contains(&medium.id));
+        rest.not_included.extend(left_out.map(|medium| NotIncluded {
+            what: "disk".to_owned(),
+            which: medium.location.display().to_string(),
+            reason: "it was to be left out".to_owned(),
+        }));
+        Ok(rest)
+    }
+
     /// Whether the media registry in the settings does not fit the machine alone: it lacks images
     /// of the machine, as in a linked clone, or names ones of others, as in the base of one.
     pub fn needs_own_registry(&self) -> bool {
@@ -244,6 +286,13 @@ fn add_with_ancestors(
     Ok(())
 }
 
+/// Where VirtualBox keeps the settings that it replaced last.
+pub(crate) fn previous_settings(settings_file: &Path) -> PathBuf {
+    let mut previous = settings_file.to_owned().into_os_string();
+    previous.push("-prev");
+    previous.into()
+}
+
 fn hard_disk_of(attachment: &Attachment) -> Option<MediumId> {
     (attachment.kind == DeviceKind::HardDisk).then_some(attachment.medium)?
 }
@@ -291,10 +340,9 @@ impl<'a> Survey<'a> {
 
     fn settings_files(&mut self) -> Result<()> {
         let main = self.machine.settings_file.clone();
-        let mut previous = main.clone().into_os_string();
-        previous.push("-prev");
+        let previous = previous_settings(&main);
         self.add(FileRole::Settings, main, None)?;
-        self.add_if_there(FileRole::PreviousSettings, previous.into())
+        self.add_if_there(FileRole::PreviousSettings, previous)
     }
 
     fn disks(&mut self, media: &MediaTable) -> Result<()> {

@@ -14,9 +14,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vrs_progress::Progress;
-use vrs_virtualbox::MachineId;
+use vrs_virtualbox::{MachineId, VirtualBoxSnapshotId};
 
+use crate::capture::CaptureIntent;
+use crate::doctor::RepairIntent;
 use crate::error::{Error, Result};
+use crate::migrate::MigrateIntent;
 use crate::restore::RestoreIntent;
 
 /// What an operation set out to do, with everything that finishing it later needs.
@@ -25,7 +28,13 @@ use crate::restore::RestoreIntent;
 #[non_exhaustive]
 pub enum Intent {
     /// A machine is brought into the state of a snapshot, in place or as a clone.
-    Restore(RestoreIntent),
+    Restore(Box<RestoreIntent>),
+    /// Trouble with a machine or with VirtualBox's media registry is repaired.
+    Repair(RepairIntent),
+    /// A running machine is made to hold still while it is read.
+    Capture(CaptureIntent),
+    /// A machine moves away from this host.
+    Migrate(MigrateIntent),
 }
 
 impl Intent {
@@ -34,6 +43,20 @@ impl Intent {
     pub fn title(&self) -> String {
         match self {
             Self::Restore(intent) => intent.title(),
+            Self::Repair(intent) => intent.title(),
+            Self::Capture(intent) => intent.title(),
+            Self::Migrate(intent) => intent.title(),
+        }
+    }
+
+    /// Name of the machine; empty if it is about none.
+    #[must_use]
+    pub fn machine_name(&self) -> &str {
+        match self {
+            Self::Restore(intent) => &intent.machine_name,
+            Self::Repair(intent) => &intent.machine_name,
+            Self::Capture(intent) => &intent.machine_name,
+            Self::Migrate(intent) => &intent.machine_name,
         }
     }
 }
@@ -59,6 +82,24 @@ pub enum Step {
     Settle,
     /// The machine is registered.
     Register,
+    /// VirtualBox is told to leave the RAM out of VirtualBox snapshots of the machine.
+    SetKey,
+    /// The machine is paused.
+    Pause,
+    /// A transient VirtualBox snapshot is taken.
+    TakeVirtualBoxSnapshot,
+    /// The machine runs on.
+    Resume,
+    /// VirtualBox saves RAM as it did before.
+    PutKeyBack,
+    /// The transient VirtualBox snapshot is deleted, which merges its images.
+    Merge,
+    /// The machine's state is saved.
+    SaveState,
+    /// The machine is started again.
+    Start,
+    /// The machine is marked as moved away.
+    MarkMoved,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -71,6 +112,10 @@ enum Line {
     },
     Step {
         step: Step,
+        at: jiff::Timestamp,
+    },
+    VirtualBoxSnapshot {
+        id: VirtualBoxSnapshotId,
         at: jiff::Timestamp,
     },
 }
@@ -95,6 +140,10 @@ pub struct Unfinished {
     /// The furthest step that any run had announced: one that finishes the operation begins at the
     /// first again.
     pub furthest_step: Option<Step>,
+    /// The transient VirtualBox snapshot that was made.
+    pub virtualbox_snapshot: Option<VirtualBoxSnapshotId>,
+    /// Whether VirtualBox listed the machine when the operation began.
+    pub was_registered: bool,
 }
 
 impl Journals {
@@ -145,6 +194,8 @@ impl Journals {
     ) -> Result<Journal> {
         progress.step("journal-begin");
         create_private_folder(&self.folder)?;
+        // What an operation that is done kept must not pass for what this one puts aside.
+        remove_attachments(&self.folder, machine)?;
         let path = self.path(machine);
         let line = Line::Intent {
             version: JOURNAL_VERSION,
@@ -181,6 +232,12 @@ impl Journals {
         })
     }
 
+    /// Ends a journal that an earlier run left, as [`Journal::finish`] does. Takes no room on a disk
+    /// that is full.
+    pub fn finish(&self, machine: MachineId, progress: &dyn Progress) -> Result<()> {
+        finish(&self.path(machine), machine, progress)
+    }
+
     /// Where a file belonging to a journal is kept, for example a settings file that was set aside.
     #[must_use]
     pub fn attachment(&self, machine: MachineId, name: &str) -> PathBuf {
@@ -214,17 +271,35 @@ impl Journal {
         )
     }
 
+    /// Writes down the id of the transient VirtualBox snapshot.
+    pub fn record_virtualbox_snapshot(
+        &mut self,
+        id: VirtualBoxSnapshotId,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        progress.step("journal-record");
+        let at = jiff::Timestamp::now();
+        append(
+            &mut self.file,
+            &Line::VirtualBoxSnapshot { id, at },
+            &self.path,
+        )
+    }
+
     /// The operation is done: nothing is owed any more. Files kept beside the journal go too.
     pub fn finish(self, progress: &dyn Progress) -> Result<()> {
-        progress.step("journal-finish");
-        fs::remove_file(&self.path)
-            .map_err(|error| Error::io("remove the journal", &self.path, error))?;
-        let Some(folder) = self.path.parent() else {
-            return Ok(());
-        };
-        sync_folder(folder)?;
-        remove_attachments(folder, self.machine)
+        finish(&self.path, self.machine, progress)
     }
+}
+
+fn finish(path: &Path, machine: MachineId, progress: &dyn Progress) -> Result<()> {
+    progress.step("journal-finish");
+    fs::remove_file(path).map_err(|error| Error::io("remove the journal", path, error))?;
+    let Some(folder) = path.parent() else {
+        return Ok(());
+    };
+    sync_folder(folder)?;
+    remove_attachments(folder, machine)
 }
 
 fn remove_attachments(folder: &Path, machine: MachineId) -> Result<()> {
@@ -270,18 +345,25 @@ fn read(path: &Path, machine: MachineId) -> Result<Option<Unfinished>> {
     let Ok(Line::Intent { begun, intent, .. }) = serde_json::from_value(first) else {
         return Err(unreadable());
     };
-    let furthest_step = lines
-        .filter_map(|line| match serde_json::from_str(line) {
-            Ok(Line::Step { step, .. }) => Some(step),
-            _ => None,
-        })
-        .max();
-    Ok(Some(Unfinished {
+    let mut unfinished = Unfinished {
         machine,
         begun,
         intent: *intent,
-        furthest_step,
-    }))
+        furthest_step: None,
+        virtualbox_snapshot: None,
+        was_registered: false,
+    };
+    for line in lines {
+        match serde_json::from_str(line) {
+            Ok(Line::Step { step, .. }) => {
+                unfinished.was_registered |= step == Step::Unregister;
+                unfinished.furthest_step = unfinished.furthest_step.max(Some(step));
+            }
+            Ok(Line::VirtualBoxSnapshot { id, .. }) => unfinished.virtualbox_snapshot = Some(id),
+            _ => {}
+        }
+    }
+    Ok(Some(unfinished))
 }
 
 fn append(file: &mut File, line: &Line, path: &Path) -> Result<()> {

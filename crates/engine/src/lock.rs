@@ -14,7 +14,7 @@ use crate::platform::{create_private_folder, open_private_file};
 /// Holds a machine for this process until it is dropped.
 #[derive(Debug)]
 pub struct MachineLock {
-    _file: File,
+    file: File,
 }
 
 impl MachineLock {
@@ -25,11 +25,18 @@ impl MachineLock {
         let path = folder.join(format!("{machine}.lock"));
         let file = open_private_file(&path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => Err(Error::MachineBusy {
                 name: name.to_owned(),
             }),
             Err(TryLockError::Error(error)) => Err(Error::io("lock", &path, error)),
         }
+    }
+}
+
+impl Drop for MachineLock {
+    fn drop(&mut self) {
+        // A child process that is just being started may hold the file open for a moment longer.
+        let _ = self.file.unlock();
     }
 }

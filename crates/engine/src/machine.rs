@@ -10,6 +10,8 @@ use vrs_virtualbox::{MachineId, MachineSettings, MachineState};
 
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::journal::Intent;
+use crate::records;
 
 /// A machine on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +32,9 @@ impl Machine {
     /// Finds a machine by name, id or the path of its settings file.
     pub fn find(host: &Host, wanted: &str) -> Result<Self> {
         if looks_like_settings_file(wanted) {
+            if !Path::new(wanted).exists() {
+                refuse_if_moved(host, wanted)?;
+            }
             return Self::of_settings_file(host, Path::new(wanted));
         }
         let not_found = || Error::MachineNotFound {
@@ -43,7 +48,10 @@ impl Machine {
             .map(|machine| machine.id)
             .collect();
         match matching.as_slice() {
-            [] => Err(not_found()),
+            [] => {
+                refuse_if_moved(host, wanted)?;
+                Err(not_found())
+            }
             [id] => Self::registered(host, *id)?.ok_or_else(not_found),
             ids => Err(Error::MachineAmbiguous {
                 wanted: wanted.to_owned(),
@@ -84,9 +92,23 @@ impl Machine {
             .collect()
     }
 
+    /// The machines of a VirtualBox group and of the groups below it.
+    pub fn in_group(host: &Host, group: &str) -> Result<Vec<Self>> {
+        let mut found = Vec::new();
+        for machine in Self::all(host)? {
+            let settings = MachineSettings::read(&machine.settings_file);
+            // Whoever is inaccessible is in no group that could be told.
+            if settings.is_ok_and(|settings| is_in_group(&settings.groups, group)) {
+                found.push(machine);
+            }
+        }
+        Ok(found)
+    }
+
     fn of_settings_file(host: &Host, path: &Path) -> Result<Self> {
         let path = std::path::absolute(path).map_err(|error| Error::io("find", path, error))?;
-        let settings = MachineSettings::read(&path)?;
+        let settings = MachineSettings::read(&path)
+            .or_else(|error| refuse_if_put_aside(host, &path).and(Err(error.into())))?;
         if let Some(registered) = Self::registered(host, settings.id)?
             && is_same_file(&registered.settings_file, &path)
         {
@@ -112,6 +134,18 @@ impl Machine {
         }
     }
 
+    /// Fails unless the machine is as it was when it was looked up.
+    pub(crate) fn verify_unchanged(&self, host: &Host) -> Result<()> {
+        let now = self.again(host)?;
+        if now == *self {
+            return Ok(());
+        }
+        Err(Error::ChangedWhileRead {
+            name: self.name.clone(),
+            what: format!("it is {} now", now.state),
+        })
+    }
+
     /// The machine folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -119,6 +153,34 @@ impl Machine {
             .parent()
             .unwrap_or_else(|| Path::new("/"))
     }
+}
+
+fn refuse_if_moved(host: &Host, wanted: &str) -> Result<()> {
+    records::moved_away(host, wanted)?.map_or(Ok(()), |moved| Err(moved.error()))
+}
+
+/// Settings name no group for a machine at the top, `/`.
+fn is_in_group(groups: &[String], wanted: &str) -> bool {
+    let wanted = wanted.trim_end_matches('/');
+    let below = |group: &String| {
+        group
+            .strip_prefix(wanted)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    wanted.is_empty() || groups.iter().any(below)
+}
+
+/// Whether an interrupted operation is the reason why a settings file is not there.
+fn refuse_if_put_aside(host: &Host, settings_file: &Path) -> Result<()> {
+    let owed = host.journals().unfinished()?;
+    let owed = owed.into_iter().find(|unfinished| {
+        matches!(&unfinished.intent, Intent::Restore(intent) if intent.settings_file == settings_file)
+    });
+    owed.map_or(Ok(()), |unfinished| {
+        Err(Error::NeedsRecovery {
+            title: unfinished.intent.title(),
+        })
+    })
 }
 
 fn looks_like_settings_file(wanted: &str) -> bool {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use vrs_repository::store::{FileStamp, TreePath};
 use vrs_virtualbox::{MachineId, MediumId};
 
+use crate::capture::CaptureMode;
 use crate::error::{Error, Result};
 
 /// The version written and the newest version understood.
@@ -56,6 +57,25 @@ pub struct Manifest {
     pub media: Vec<MediumRecord>,
     /// What belongs to the machine and is not in the snapshot.
     pub not_included: Vec<NotIncluded>,
+    /// How the machine was captured, if it was running.
+    #[serde(default)]
+    pub capture: Option<CaptureRecord>,
+    /// Id of the snapshot set, if several machines were taken together.
+    #[serde(default)]
+    pub set: Option<String>,
+}
+
+/// How a running machine was captured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureRecord {
+    /// The way it was made to hold still.
+    pub mode: CaptureMode,
+    /// VirtualBox's word for its state before: `running` or `paused`.
+    pub was: String,
+    /// Whether the snapshot holds its RAM, so that it resumes where it was.
+    pub memory: bool,
+    /// How long the guest stood still, in milliseconds, where that is known.
+    pub paused_ms: Option<u64>,
 }
 
 /// The machine as it was.

@@ -3,7 +3,8 @@
 //! | state | take | restore in place |
 //! | --- | --- | --- |
 //! | powered off, saved, aborted, aborted-saved, teleported | yes | yes |
-//! | running, paused, stuck | no | after a power-off, if that is allowed |
+//! | running, paused | yes, captured | after a power-off, if that is allowed |
+//! | stuck | no | after a power-off, if that is allowed |
 //! | every transitional state | no | no |
 //! | inaccessible | no | yes: it is the cure |
 //! | unknown to this version | no | no |
@@ -12,24 +13,27 @@
 
 use vrs_virtualbox::MachineState;
 
+use crate::capture::CaptureMode;
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 
 const WAIT: &str = "wait until VirtualBox is done with it";
 const LOOK: &str = "`VBoxManage showvminfo` tells what is wrong with it";
 
-/// Refuses to read a machine whose files are not at rest.
-pub(crate) fn to_take(machine: &Machine) -> Result<()> {
-    let state = &machine.state;
-    if state.is_at_rest() {
-        return Ok(());
-    }
-    let advice = if state.is_transitional() {
-        WAIT
-    } else if state.is_online() {
-        "power it off or save its state first"
-    } else {
-        LOOK
+/// How a machine has to be made to hold still before it is read: not at all if it is at rest, else
+/// as the user wants it. Refuses where that is impossible.
+pub(crate) fn to_take(
+    machine: &Machine,
+    wanted: Option<CaptureMode>,
+) -> Result<Option<CaptureMode>> {
+    let advice = match &machine.state {
+        state if state.is_at_rest() => return Ok(None),
+        MachineState::Running | MachineState::Paused => {
+            return Ok(Some(wanted.unwrap_or(CaptureMode::Memory)));
+        }
+        state if state.is_transitional() => WAIT,
+        state if state.is_online() => "its guest has stopped for good; power it off first",
+        _ => LOOK,
     };
     Err(refused(machine, "taken", advice))
 }
@@ -50,6 +54,22 @@ pub(crate) fn to_restore(machine: &Machine, may_power_off: bool) -> Result<bool>
         _ => LOOK,
     };
     Err(refused(machine, "restored", advice))
+}
+
+/// Refuses to change files of a machine that is not at rest and that VirtualBox can read.
+pub(crate) fn to_repair(machine: &Machine) -> Result<()> {
+    let state = &machine.state;
+    if state.is_at_rest() || state.is_inaccessible() {
+        return Ok(());
+    }
+    let advice = if state.is_transitional() {
+        WAIT
+    } else if state.is_online() {
+        "power it off first"
+    } else {
+        LOOK
+    };
+    Err(refused(machine, "repaired", advice))
 }
 
 fn refused(machine: &Machine, verb: &'static str, advice: &'static str) -> Error {
@@ -81,15 +101,29 @@ mod tests {
         #[values("poweroff", "saved", "aborted", "aborted-saved", "teleported")] state: &str,
         #[values(true, false)] may_power_off: bool,
     ) {
-        assert!(to_take(&machine(state)).is_ok());
+        assert_eq!(to_take(&machine(state), None).unwrap(), None);
         assert!(!to_restore(&machine(state), may_power_off).unwrap());
+    }
+
+    #[rstest]
+    fn online_is_captured(#[values("running", "paused")] state: &str) {
+        let mode = |wanted| to_take(&machine(state), wanted).unwrap();
+        assert_eq!(mode(None), Some(CaptureMode::Memory));
+        assert_eq!(
+            mode(Some(CaptureMode::DisksOnly)),
+            Some(CaptureMode::DisksOnly)
+        );
+    }
+
+    #[test]
+    fn stuck_is_not_taken() {
+        assert!(to_take(&machine("gurumeditation"), None).is_err());
     }
 
     #[rstest]
     fn online_is_restored_only_after_a_power_off(
         #[values("running", "paused", "gurumeditation")] state: &str,
     ) {
-        assert!(to_take(&machine(state)).is_err());
         assert!(to_restore(&machine(state), true).unwrap());
         assert!(to_restore(&machine(state), false).is_err());
     }
@@ -116,7 +150,7 @@ mod tests {
         state: &str,
     ) {
         for error in [
-            to_take(&machine(state)).unwrap_err(),
+            to_take(&machine(state), None).unwrap_err(),
             to_restore(&machine(state), true).unwrap_err(),
         ] {
             assert!(
@@ -130,21 +164,21 @@ mod tests {
 
     #[test]
     fn inaccessible_is_cured_by_a_restore() {
-        assert!(to_take(&machine("inaccessible")).is_err());
+        assert!(to_take(&machine("inaccessible"), None).is_err());
         assert!(!to_restore(&machine("inaccessible"), false).unwrap());
     }
 
     #[test]
     fn an_unknown_state_allows_nothing() {
-        assert!(to_take(&machine("dreaming")).is_err());
+        assert!(to_take(&machine("dreaming"), None).is_err());
         assert!(to_restore(&machine("dreaming"), true).is_err());
     }
 
     #[test]
     fn the_refusal_says_what_to_do() {
         insta::assert_snapshot!(
-            to_take(&machine("running")).unwrap_err(),
-            @"machine 'web' is running, so it cannot be taken now; power it off or save its state first"
+            to_take(&machine("stuck"), None).unwrap_err(),
+            @"machine 'web' is gurumeditation, so it cannot be taken now; its guest has stopped for good; power it off first"
         );
         insta::assert_snapshot!(
             to_restore(&machine("paused"), false).unwrap_err(),

@@ -5,7 +5,7 @@
 //! owners. Not guaranteed: that [`writers_of`] sees processes of other users.
 
 use std::fs::{self, File, OpenOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::file_holder::FileHolder;
@@ -56,20 +56,53 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Replaces a file's content with one atomic rename; the new content is durable first.
+/// Replaces a file's content with one atomic rename; the new content is durable first. A crash may
+/// leave [`unfinished`]; the next replacement takes it away.
 pub fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let failed = |error| Error::io("write", path, error);
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    let new = unfinished(path);
+    let _ = fs::remove_file(&new);
+    let mut file = create_private_file(&new)?;
     std::io::Write::write_all(&mut file, content).map_err(failed)?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
+    file.sync_all().map_err(failed)?;
+    fs::rename(&new, path).map_err(failed)?;
     sync_folder(folder)
+}
+
+/// Refuses a file that some process has open for writing.
+pub fn refuse_if_written_to(path: &Path) -> Result<()> {
+    match writers_of(path)?.into_iter().next() {
+        Some(holder) => Err(Error::FileInUse {
+            path: path.to_owned(),
+            holder,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Where the new content of a file is until it is complete.
+pub fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.to_owned().into_os_string();
+    name.push(".vrs-new");
+    name.into()
 }
 
 /// The processes that have `path` open for writing, as far as this user may see.
 #[cfg(target_os = "linux")]
 pub fn writers_of(path: &Path) -> Result<Vec<FileHolder>> {
+    /// A process that is being started has for a moment all that its parent has open, also files that
+    /// the parent has closed since.
+    const TIME_TO_START: std::time::Duration = std::time::Duration::from_millis(50);
+    if writers_now(path)?.is_empty() {
+        return Ok(Vec::new());
+    }
+    std::thread::sleep(TIME_TO_START);
+    writers_now(path)
+}
+
+#[cfg(target_os = "linux")]
+fn writers_now(path: &Path) -> Result<Vec<FileHolder>> {
     let wanted =
         file_identity(&fs::metadata(path).map_err(|error| Error::io("look at", path, error))?);
     let processes =
@@ -125,6 +158,41 @@ fn file_identity(file: &fs::Metadata) -> (u64, u64) {
 pub fn writers_of(path: &Path) -> Result<Vec<FileHolder>> {
     let _ = path;
     Ok(Vec::new())
+}
+
+/// Bytes that this user may still write to the volume that holds `path`.
+pub fn free_bytes(path: &Path) -> Result<u64> {
+    fs4::available_space(path).map_err(|error| Error::io("ask for the free space of", path, error))
+}
+
+/// What is equal for files on one volume; none where that cannot be told.
+#[cfg(unix)]
+pub fn volume_of(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path).ok().map(|file| file.dev())
+}
+
+/// Drive letters and shares stand at the beginning of a path.
+#[cfg(not(unix))]
+pub fn volume_of(path: &Path) -> Option<std::ffi::OsString> {
+    let first = path.components().next()?;
+    Some(first.as_os_str().to_owned())
+}
+
+/// The answer of the processor to CPUID with subleaf 0: EAX, EBX, ECX, EDX. `None` where it has none.
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+pub fn cpuid(leaf: u32) -> Option<[u32; 4]> {
+    const FIRST_EXTENDED: u32 = 0x8000_0000;
+    let last = raw_cpuid::cpuid!(leaf & FIRST_EXTENDED).eax;
+    let answer = raw_cpuid::cpuid!(leaf, 0);
+    (leaf <= last).then_some([answer.eax, answer.ebx, answer.ecx, answer.edx])
+}
+
+/// Other processors have no such question.
+#[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
+pub fn cpuid(leaf: u32) -> Option<[u32; 4]> {
+    let _ = leaf;
+    None
 }
 
 /// The processor's model name, from where Linux shows it.

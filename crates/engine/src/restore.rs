@@ -15,12 +15,17 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use vrs_virtualbox::{MachineId, MediumId};
 
-pub(crate) use execute::carry_out;
-pub use execute::{Restored, execute};
+use crate::records::AcceptedMachine;
+
+pub use execute::{Restored, execute, start};
+pub(crate) use execute::{
+    carry_out, close_unused_media, introduce, kept_settings, remove, save_registries,
+};
+pub(crate) use ownership::related_users;
 pub use plan::{RestoreOptions, RestorePlan};
 
 /// Everything that carrying out a restore needs, also after a crash.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreIntent {
     /// The repository's id.
     pub repository: String,
@@ -52,6 +57,12 @@ pub struct RestoreIntent {
     pub remove: Vec<PathBuf>,
     /// Whether VirtualBox is told about the machine.
     pub register: bool,
+    /// Whether the machine moved away from this host, and lives here again when it is done.
+    #[serde(default)]
+    pub comes_back: bool,
+    /// What this host is to remember, if it takes the machine over.
+    #[serde(default)]
+    pub accepts: Option<AcceptedMachine>,
 }
 
 impl RestoreIntent {

@@ -2,17 +2,26 @@
 //!
 //! What a list needs is kept in the snapshot's tags, so that no manifest has to be read for it:
 //! `vrs`, `vrs-machine=<id>`, and percent-encoded `vrs-name=<machine name>` and
-//! `vrs-snapshot=<snapshot name>`. Everything else of a repository is left alone: a snapshot without
-//! these tags is not ours and never listed, deleted or restored.
+//! `vrs-snapshot=<snapshot name>`, `vrs-set=<id>` where several machines were taken together, and
+//! `vrs-migrated=<id>` where the machine moved into the snapshot, and `vrs-pinned`. Everything else of a repository is
+//! left alone: a snapshot without these tags is not ours and never listed, deleted or restored.
 
 use vrs_repository::id::SnapshotId;
 use vrs_repository::store::SnapshotRecord;
 use vrs_virtualbox::MachineId;
 
+use crate::error::{Error, Result};
+
 const MARK: &str = "vrs";
 const MACHINE: &str = "vrs-machine=";
 const MACHINE_NAME: &str = "vrs-name=";
-const SNAPSHOT_NAME: &str = "vrs-snapshot=";
+pub(crate) const SNAPSHOT_NAME: &str = "vrs-snapshot=";
+const SET: &str = "vrs-set=";
+const MIGRATION: &str = "vrs-migrated=";
+/// Of a snapshot that no policy removes.
+pub(crate) const PINNED: &str = "vrs-pinned";
+/// Of the snapshot that holds the retention policy and no machine.
+pub(crate) const POLICY: &str = "vrs-policy";
 
 /// One stored point in time of one machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +34,12 @@ pub struct Snapshot {
     pub machine_name: String,
     /// The name given at take.
     pub name: Option<String>,
+    /// The snapshot set, if several machines were taken together.
+    pub set: Option<String>,
+    /// Id of the migration, if the machine moved into the snapshot.
+    pub migration: Option<String>,
+    /// Whether it stays, whatever a retention policy says.
+    pub is_pinned: bool,
     /// The user's description.
     pub description: Option<String>,
     /// The user's tags.
@@ -47,6 +62,8 @@ impl Snapshot {
         let machine = value(MACHINE)?.parse().ok()?;
         let machine_name = value(MACHINE_NAME).map(decode).unwrap_or_default();
         let name = value(SNAPSHOT_NAME).map(decode);
+        let set = value(SET).map(ToOwned::to_owned);
+        let migration = value(MIGRATION).map(ToOwned::to_owned);
         if !record.tags.iter().any(|tag| tag == MARK) {
             return None;
         }
@@ -54,6 +71,9 @@ impl Snapshot {
             machine,
             machine_name,
             name,
+            set,
+            migration,
+            is_pinned: record.tags.iter().any(|tag| tag == PINNED),
             tags: record
                 .tags
                 .iter()
@@ -75,6 +95,8 @@ pub(crate) fn tags_for(
     machine: MachineId,
     machine_name: &str,
     name: Option<&str>,
+    set: Option<&str>,
+    migration: Option<&str>,
     user_tags: &[String],
 ) -> Vec<String> {
     let mut tags = vec![
@@ -82,9 +104,32 @@ pub(crate) fn tags_for(
         format!("{MACHINE}{machine}"),
         format!("{MACHINE_NAME}{}", encode(machine_name)),
     ];
-    tags.extend(name.map(|name| format!("{SNAPSHOT_NAME}{}", encode(name))));
+    tags.extend(name.map(name_tag));
+    tags.extend(set.map(|set| format!("{SET}{set}")));
+    tags.extend(migration.map(|id| format!("{MIGRATION}{id}")));
     tags.extend(user_tags.iter().cloned());
     tags
+}
+
+/// The tag with the name of a snapshot.
+pub(crate) fn name_tag(name: &str) -> String {
+    format!("{SNAPSHOT_NAME}{}", encode(name))
+}
+
+/// Refuses what cannot be a user's tag.
+pub(crate) fn check_tag(tag: &str) -> Result<()> {
+    let is_bad = tag.is_empty()
+        || is_reserved(tag)
+        || tag.contains(',')
+        || tag.chars().any(char::is_control);
+    if !is_bad {
+        return Ok(());
+    }
+    Err(Error::Usage {
+        message: format!(
+            "'{tag}' cannot be a tag: tags are not empty, hold no comma and do not begin with 'vrs'"
+        ),
+    })
 }
 
 /// Whether a tag means something to vrs, so that users may not choose it.
@@ -134,7 +179,7 @@ mod tests {
         #[test]
         fn any_name_survives_in_tags(machine_name in ".*", name in proptest::option::of(".*")) {
             let machine = MachineId::from(uuid::Uuid::from_u128(7));
-            let tags = tags_for(machine, &machine_name, name.as_deref(), &["nightly".to_owned()]);
+            let tags = tags_for(machine, &machine_name, name.as_deref(), None, Some("m1"), &["nightly".to_owned()]);
             prop_assert!(tags.iter().all(|tag| !tag.contains(',') && !tag.contains('\n')));
             let record = SnapshotRecord {
                 id: SnapshotId::from_bytes([1; 32]),
@@ -149,6 +194,7 @@ mod tests {
             prop_assert_eq!(snapshot.machine, machine);
             prop_assert_eq!(snapshot.machine_name, machine_name);
             prop_assert_eq!(snapshot.name, name);
+            prop_assert_eq!(snapshot.migration.as_deref(), Some("m1"));
             prop_assert_eq!(snapshot.tags, vec!["nightly".to_owned()]);
         }
     }

@@ -1,28 +1,32 @@
-//! Taking a snapshot of a machine that is at rest.
+//! Taking a snapshot of a machine.
 //!
-//! Guarantees: the machine is not touched, not even with a VirtualBox snapshot. The snapshot
-//! appears only if every file was the same before and after reading and the machine's state did
-//! not change meanwhile. A file that is known unchanged is not read.
+//! Guarantees: a machine at rest is not touched, not even with a VirtualBox snapshot. One that runs
+//! is captured and let go again, see [`crate::capture`]; it never stays paused, stopped or with a
+//! stray VirtualBox snapshot. The snapshot appears only if every file was the same before and after
+//! reading and the machine's state did not change meanwhile. A file that is known unchanged is not
+//! read. What is stored is ready to be registered as it stands.
 //!
 //! Not guaranteed: that a program which changes an image and puts back its size, inode and both
 //! times in nanoseconds is noticed.
 
+mod online;
 mod plan;
+mod subject;
 
 use jiff::Timestamp;
-use vrs_progress::{Phase, Progress};
+use uuid::Uuid;
+use vrs_progress::Progress;
 use vrs_repository::id::SnapshotId;
-use vrs_repository::store::{
-    FileSource, FileStamp, Ingest, IngestStats, SnapshotLabel, SnapshotStore,
-};
+use vrs_repository::store::{IngestStats, SnapshotStore};
 
-pub use plan::{FilePlan, TakeOptions, TakePlan};
+pub use plan::{FilePlan, Previous, TakeOptions, TakePlan};
 
-use crate::error::{Error, Result, stop_if_interrupted};
+use self::subject::Subject;
+use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::lock::MachineLock;
-use crate::manifest::{FileRecord, MANIFEST_VERSION, MachineRecord, Manifest, Stamp, own_path};
-use crate::{grid, platform, portable, recover, snapshot};
+use crate::manifest::Manifest;
+use crate::{preflight, recover};
 
 /// A snapshot that was taken.
 #[derive(Debug, Clone)]
@@ -35,186 +39,95 @@ pub struct Taken {
     pub stats: IngestStats,
 }
 
-/// Carries a plan out.
+/// Carries a plan out. Nothing may be owed to the machine, see [`recover::release_before_take`].
 pub fn execute(
     host: &Host,
     store: &dyn SnapshotStore,
     plan: &TakePlan,
     progress: &dyn Progress,
 ) -> Result<Taken> {
-    let _lock = MachineLock::take(&host.state_folder, plan.machine.id, &plan.machine.name)?;
-    recover::refuse_if_owed(host, plan.machine.id)?;
+    let mut taken = execute_all(host, store, std::slice::from_ref(plan), None, progress)?;
+    taken.pop().unwrap_or_else(|| Err(not_taken(plan)))
+}
+
+/// Carries several plans out as one snapshot set: the machines that run are captured at one
+/// instant. The set's id is in each manifest. Each answer is that of the plan at its place.
+pub fn execute_together(
+    host: &Host,
+    store: &dyn SnapshotStore,
+    plans: &[TakePlan],
+    progress: &dyn Progress,
+) -> Result<Vec<Result<Taken>>> {
+    let set = Uuid::new_v4().to_string();
+    execute_all(host, store, plans, Some(&set), progress)
+}
+
+/// Takes a machine at rest whose lock the caller holds.
+pub(crate) fn execute_held(
+    host: &Host,
+    store: &dyn SnapshotStore,
+    plan: &TakePlan,
+    progress: &dyn Progress,
+) -> Result<Taken> {
+    if plan.capture.is_some() {
+        return Err(not_taken(plan));
+    }
+    at_rest(host, store, plan, None, progress)
+}
+
+fn execute_all(
+    host: &Host,
+    store: &dyn SnapshotStore,
+    plans: &[TakePlan],
+    set: Option<&str>,
+    progress: &dyn Progress,
+) -> Result<Vec<Result<Taken>>> {
+    let lock_of = |plan| lock(host, plan);
+    let _locks = plans.iter().map(lock_of).collect::<Result<Vec<_>>>()?;
+    for plan in plans {
+        preflight::refuse_or_warn(&plan.machine, &plan.verdicts, progress)?;
+    }
+    let running = plans.iter().filter_map(|plan| Some((plan, plan.capture?)));
+    let running: Vec<_> = running.collect();
+    let mut captured = online::execute(host, store, &running, set, progress)?.into_iter();
+    let taken = plans.iter().map(|plan| match plan.capture {
+        None => at_rest(host, store, plan, set, progress),
+        Some(_) => captured.next().unwrap_or_else(|| Err(not_taken(plan))),
+    });
+    Ok(taken.collect())
+}
+
+fn not_taken(plan: &TakePlan) -> Error {
+    Error::ChangedWhileRead {
+        name: plan.machine.name.clone(),
+        what: "it was left out".to_owned(),
+    }
+}
+
+fn lock(host: &Host, plan: &TakePlan) -> Result<MachineLock> {
+    let machine = &plan.machine;
+    let lock = MachineLock::take(&host.state_folder, machine.id, &machine.name)?;
+    recover::refuse_if_owed(host, machine.id)?;
+    Ok(lock)
+}
+
+fn at_rest(
+    host: &Host,
+    store: &dyn SnapshotStore,
+    plan: &TakePlan,
+    set: Option<&str>,
+    progress: &dyn Progress,
+) -> Result<Taken> {
     let begun = Timestamp::now();
     let mut ingest = store.ingest(progress)?;
-    let mut files = Vec::with_capacity(plan.files.len());
-    for file in &plan.files {
-        stop_if_interrupted(
-            progress,
-            "nothing was changed; what was sent so far is reused by the next `vrs take`",
-        )?;
-        files.push(ingest_file(plan, file, ingest.as_mut(), progress)?);
-    }
-    let manifest = manifest(host, plan, files, begun, ingest.as_mut())?;
-    verify_unchanged(host, plan, &manifest)?;
-    let (id, stats) = ingest.commit(&label(host, plan, begun))?;
+    let subject = Subject::at_rest(host, plan)?;
+    let files = subject.store_files(ingest.as_mut(), progress)?;
+    subject.verify(host, &files)?;
+    let manifest = subject.store_manifest(host, files, begun, set, ingest.as_mut())?;
+    let (id, stats) = ingest.commit(&subject.label(host, begun, set))?;
     Ok(Taken {
         id,
         manifest,
         stats,
     })
-}
-
-fn ingest_file(
-    plan: &TakePlan,
-    file: &FilePlan,
-    ingest: &mut dyn Ingest,
-    progress: &dyn Progress,
-) -> Result<FileRecord> {
-    refuse_if_written_to(&file.source)?;
-    progress.phase(Phase {
-        name: "reading",
-        subject: file
-            .source
-            .path
-            .as_str()
-            .rsplit('/')
-            .next()
-            .unwrap_or_default()
-            .to_owned(),
-        total_bytes: Some(file.stamp.size_bytes),
-    });
-    let read_at = Timestamp::now();
-    let ingested = ingest
-        .file(&file.source)
-        .map_err(|error| as_changed(plan, file, error))?;
-    // What the plan vouched for was not read, so it has to be as the plan saw it.
-    if ingested.stamp != file.stamp {
-        return Err(changed(plan, file.source.local.display().to_string()));
-    }
-    Ok(FileRecord {
-        path: file.source.path.to_string(),
-        role: file.role,
-        original: file.source.local.clone(),
-        settled: is_settled(&ingested.stamp, read_at),
-        stamp: Stamp::from(ingested.stamp),
-        grid_bytes: grid::size_of(&file.source.chunking),
-    })
-}
-
-fn as_changed(plan: &TakePlan, file: &FilePlan, error: vrs_repository::error::Error) -> Error {
-    if error.kind() == vrs_repository::ErrorKind::Changed {
-        changed(plan, file.source.local.display().to_string())
-    } else {
-        error.into()
-    }
-}
-
-fn changed(plan: &TakePlan, what: String) -> Error {
-    Error::ChangedWhileRead {
-        name: plan.machine.name.clone(),
-        what,
-    }
-}
-
-fn refuse_if_written_to(source: &FileSource) -> Result<()> {
-    match platform::writers_of(&source.local)?.into_iter().next() {
-        Some(holder) => Err(Error::FileInUse {
-            path: source.local.clone(),
-            holder,
-        }),
-        None => Ok(()),
-    }
-}
-
-/// Whether a change after reading would show in the stamp.
-///
-/// File times move in ticks: of a few milliseconds on Linux, of two seconds on FAT. A file that was
-/// changed in the tick in which it was read could change once more without a trace; git's index
-/// guards against the same. Such a file is read again the next time.
-fn is_settled(stamp: &FileStamp, read_at: Timestamp) -> bool {
-    const COARSEST_TICK_NS: i128 = 2_000_000_000;
-    let latest = stamp.mtime_ns.max(stamp.ctime_ns);
-    latest.saturating_add(COARSEST_TICK_NS) < read_at.as_nanosecond()
-}
-
-fn manifest(
-    host: &Host,
-    plan: &TakePlan,
-    files: Vec<FileRecord>,
-    begun: Timestamp,
-    ingest: &mut dyn Ingest,
-) -> Result<Manifest> {
-    let inventory = &plan.inventory;
-    let (settings_text, adjusted) = portable::stored_settings(inventory)?;
-    let settings = plan.settings_path()?;
-    let mut manifest = Manifest {
-        format: Manifest::format_name(),
-        version: MANIFEST_VERSION,
-        written_by: env!("CARGO_PKG_VERSION").to_owned(),
-        machine: MachineRecord {
-            id: plan.machine.id,
-            name: plan.machine.name.clone(),
-            os_type: inventory.settings.os_type.clone(),
-            state: plan.machine.state.to_string(),
-            settings_file: plan.machine.settings_file.clone(),
-        },
-        name: plan.options.name.clone(),
-        begun,
-        host: host.record(),
-        folder: inventory.folder.clone(),
-        settings: settings.to_string(),
-        original_settings: None,
-        registry_was_rebuilt: inventory.needs_own_registry(),
-        files,
-        media: inventory.media.clone(),
-        not_included: inventory.not_included.clone(),
-    };
-    if adjusted {
-        let original = own_path(&inventory.folder, "original.vbox")?;
-        ingest.discard(settings);
-        ingest.bytes(&original, inventory.settings_text.as_bytes())?;
-        ingest.bytes(settings, settings_text.as_bytes())?;
-        manifest.original_settings = Some(original.to_string());
-    }
-    ingest.bytes(&Manifest::path_in(&inventory.folder)?, &manifest.to_json()?)?;
-    Ok(manifest)
-}
-
-/// The last look before the snapshot becomes visible: every file as it was read, the machine as it
-/// was planned.
-fn verify_unchanged(host: &Host, plan: &TakePlan, manifest: &Manifest) -> Result<()> {
-    for file in &manifest.files {
-        let now = FileStamp::of(&file.original)
-            .map_err(|error| Error::io("look at", &file.original, error))?;
-        if Stamp::from(now) != file.stamp {
-            return Err(changed(plan, file.original.display().to_string()));
-        }
-    }
-    let now = plan.machine.again(host)?;
-    if now != plan.machine {
-        return Err(changed(plan, format!("it is {} now", now.state)));
-    }
-    // A machine that was started and stopped meanwhile shows here: VirtualBox writes the time of each
-    // change of state. Its answers give that time too, but not the same one after it read the file.
-    let text = std::fs::read_to_string(&plan.machine.settings_file)
-        .map_err(|error| Error::io("read", &plan.machine.settings_file, error))?;
-    if text != plan.inventory.settings_text {
-        return Err(changed(plan, "its settings".to_owned()));
-    }
-    Ok(())
-}
-
-fn label(host: &Host, plan: &TakePlan, time: Timestamp) -> SnapshotLabel {
-    let machine = &plan.machine;
-    SnapshotLabel {
-        time,
-        hostname: host.name.clone(),
-        tags: snapshot::tags_for(
-            machine.id,
-            &machine.name,
-            plan.options.name.as_deref(),
-            &plan.options.tags,
-        ),
-        description: plan.options.description.clone(),
-    }
 }

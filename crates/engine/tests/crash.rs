@@ -12,57 +12,15 @@ mod common;
 mod registered;
 
 use std::cell::RefCell;
-use std::path::Path;
 
-use common::{MIB, Scene, Tree, assert_same, tree};
-use registered::{small_machine, virtualbox, with_virtualbox};
+use common::{Scene, Tree, assert_same, assert_sound, tree};
+use registered::{Known, assert_listed, changed_machine, find, recover_all};
 use vrs_engine::machine::Machine;
 use vrs_engine::recover::{self, Recovered};
 use vrs_engine::take::{self, TakeOptions, TakePlan};
 use vrs_engine::{ErrorKind, restore};
 use vrs_progress::{NoProgress, Progress};
-use vrs_repository::store::{CheckOptions, SnapshotStore};
 use vrs_testkit::run_at_every_step;
-use vrs_virtualbox::MachineSettings;
-
-/// Who knows the machine.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Known {
-    ByItsFile,
-    ToVirtualBox,
-}
-
-impl Known {
-    fn scene(self, folder: &Path) -> Scene {
-        let scene = Scene::new(folder);
-        match self {
-            Self::ByItsFile => scene,
-            Self::ToVirtualBox => with_virtualbox(scene),
-        }
-    }
-}
-
-/// A machine whose first snapshot differs from its present state in every respect.
-fn changed_machine(folder: &Path, known: Known) -> (Tree, Tree) {
-    let scene = Scene::with_repository(folder);
-    let mut machine = small_machine(&scene, "web");
-    machine.take_virtualbox_snapshot("early");
-    let first = tree(&scene.machines());
-    scene.take(&machine);
-    machine.fill(0, MIB, 200_000, 5);
-    machine.take_virtualbox_snapshot("later");
-    machine.fill(0, 2 * MIB, 200_000, 6);
-    machine.save_state(b"ram");
-    if known == Known::ToVirtualBox {
-        virtualbox(folder).register(&machine.settings_path());
-    }
-    (first, tree(&scene.machines()))
-}
-
-fn find(scene: &Scene, folder: &Path) -> Machine {
-    let settings_file = folder.join("machines/web/web.vbox");
-    Machine::find(&scene.host, settings_file.to_str().unwrap()).unwrap()
-}
 
 fn take(scene: &Scene, progress: &dyn Progress) -> u64 {
     let plan = TakePlan::make(
@@ -76,49 +34,6 @@ fn take(scene: &Scene, progress: &dyn Progress) -> u64 {
         .unwrap()
         .stats
         .sent_bytes
-}
-
-fn assert_sound(scene: &Scene) {
-    let report = scene
-        .store()
-        .check(&CheckOptions { read_data: true }, &NoProgress)
-        .unwrap();
-    assert_eq!(report.errors, Vec::<String>::new());
-}
-
-/// VirtualBox lists just these machines, of the scene's folder, with just the images that their
-/// settings name, all of them readable.
-fn assert_listed(scene: &Scene, names: &[&str], what: &str) {
-    let virtualbox = scene.host.virtualbox().unwrap();
-    let listed = virtualbox.machines().unwrap();
-    let mut listed: Vec<_> = listed
-        .into_iter()
-        .filter_map(|machine| machine.name)
-        .collect();
-    listed.sort();
-    assert_eq!(listed, names, "{what}");
-    let mut expected = Vec::new();
-    for name in names {
-        let machine = Machine::find(&scene.host, name).unwrap();
-        let settings = MachineSettings::read(&machine.settings_file).unwrap();
-        assert_eq!(machine.state, settings.resting_state(), "{what}");
-        let disks = settings.all_hard_disks();
-        expected.extend(
-            disks.map(|disk| (disk.id, settings.resolve(machine.folder(), &disk.location))),
-        );
-    }
-    let media = virtualbox.media().unwrap();
-    assert!(
-        media.iter().all(|medium| medium.access_error.is_none()),
-        "{what}: {media:?}"
-    );
-    let mut media: Vec<_> = media
-        .into_iter()
-        .map(|medium| (medium.id, medium.location))
-        .collect();
-    media.sort();
-    expected.sort();
-    assert_eq!(media, expected, "{what}");
 }
 
 fn crash_take(test: &str, known: Known) {
@@ -142,7 +57,7 @@ fn crash_take(test: &str, known: Known) {
                 assert_listed(&scene, &["web"], &what);
             }
             take(&scene, &NoProgress);
-            assert_sound(&scene);
+            assert_sound(&scene, &what);
         },
     );
 }
@@ -167,7 +82,7 @@ fn crash_restore(test: &str, known: Known) {
                 more => panic!("{what}: {more:?}"),
             }
             assert!(recover::owed(&scene.host).unwrap().is_empty(), "{what}");
-            assert_sound(&scene);
+            assert_sound(&scene, &what);
             if known == Known::ToVirtualBox {
                 assert_listed(&scene, &["web"], &what);
             }
@@ -244,14 +159,6 @@ fn soak_clone_at_every_step() {
 #[test]
 fn clone_registered_at_every_step() {
     crash_clone("clone_registered_at_every_step", Known::ToVirtualBox);
-}
-
-/// What `vrs recover` does.
-fn recover_all(scene: &Scene) -> Vec<Recovered> {
-    let owed = recover::owed(&scene.host).unwrap();
-    owed.iter()
-        .map(|journal| recover::finish(&scene.host, scene.store(), journal, &NoProgress).unwrap())
-        .collect()
 }
 
 #[test]

@@ -234,6 +234,36 @@ fn other_files_are_never_overwritten_or_removed() {
 }
 
 #[test]
+fn the_previous_settings_may_be_all_that_is_left_of_a_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::with_repository(folder.path());
+    let mut machine = scene.machine("web");
+    machine.set_mac_address("080027000042");
+    let before = tree(machine.folder());
+    let previous = machine.settings_path().with_extension("vbox-prev");
+    assert!(before.contains_key(&previous));
+    scene.take(&machine);
+    for file in before.keys().filter(|file| **file != previous) {
+        std::fs::remove_file(file).unwrap();
+    }
+    scene.restore("web@latest");
+    assert_same(&tree(machine.folder()), &before, "restored");
+
+    std::fs::remove_file(machine.settings_path()).unwrap();
+    let own = std::fs::read_to_string(&previous).unwrap();
+    let of_another = own.replace(&machine.id().to_string(), &uuid::Uuid::nil().to_string());
+    std::fs::write(&previous, of_another).unwrap();
+    let error = scene.plan_restore("web@latest").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "'{}' is in the way and does not belong to machine 'web'; move it away, or use `vrs clone` with another --dir",
+            previous.display()
+        )
+    );
+}
+
+#[test]
 fn odd_names_survive() {
     let folder = tempfile::tempdir().unwrap();
     let scene = Scene::with_repository(folder.path());

@@ -60,8 +60,19 @@ pub trait Progress: Send + Sync {
     /// `bytes` more of `counter` in the current phase.
     fn add(&self, counter: Counter, bytes: u64);
 
+    /// The current phase has got so far. For work that others do, such as VirtualBox, and of which no
+    /// bytes can be counted.
+    fn percent(&self, percent: u8) {
+        let _ = percent;
+    }
+
     /// Something the user should know that does not stop the operation.
     fn warn(&self, warning: &str);
+
+    /// Why it takes longer, or what went wrong and was put right: the outcome is as it should be.
+    fn note(&self, note: &str) {
+        let _ = note;
+    }
 
     /// Called immediately before each action that changes something outside the process: a journal
     /// record, a write, a rename, a command to VirtualBox, an upload. `step` is a stable name.

@@ -1,21 +1,46 @@
 //! Packs that an interrupted ingest left without an index file.
 //!
 //! They are found by listing, and what they hold is read from their own headers, so that nothing
-//! already sent is sent again. A pack that is incomplete is left alone and reported.
+//! already sent is sent again. A pack that is incomplete is left alone and reported. One that a prune
+//! has marked meanwhile is adopted as long as the prune is far from removing it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use rustic_core::FileType;
+use vrs_progress::Progress;
 
 use crate::error::{Error, Result};
 use crate::id::PackId;
 use crate::index::{IndexPack, LoadedIndex};
+use crate::lock::SharedLock;
 use crate::pack::read_header;
 use crate::repository::ResticRepository;
 use crate::sink::Sink;
 
 /// Packs in one index file at most, to bound memory.
 const BATCH: usize = 64;
+
+/// Takes over what an interrupted run left, and starts on top of everything that is stored.
+pub(crate) fn start<'a>(
+    repository: &'a ResticRepository,
+    progress: &'a dyn Progress,
+) -> Result<Sink<'a>> {
+    repository.require_writable()?;
+    progress.step("lock repository");
+    let lock = SharedLock::acquire(repository.vault())?;
+    repository.backend.remove_leftovers();
+    let packs = repository.backend.list::<PackId>(FileType::Pack)?;
+    let loaded = repository.index()?;
+    for unreadable in &loaded.unreadable {
+        progress.warn(unreadable);
+    }
+    let mut sink = Sink::new(repository, progress, lock, Arc::clone(&loaded));
+    adopt(&sink, repository, &loaded, &packs)?;
+    sink.build_on(repository.index()?, &packs);
+    Ok(sink)
+}
 
 /// Indexes what no index file names.
 pub(crate) fn adopt(
@@ -25,7 +50,12 @@ pub(crate) fn adopt(
     packs: &BTreeMap<PackId, u32>,
 ) -> Result<()> {
     // The packs of an unreadable index file look unindexed, and adopting them repairs that.
-    let indexed = loaded.named_packs();
+    let mut indexed = loaded.named_packs();
+    for mark in loaded.marks.values() {
+        if mark.is_orphan && repository.is_safe(mark) {
+            indexed.remove(&mark.pack);
+        }
+    }
     let orphans: Vec<(PackId, u32)> = packs
         .iter()
         .filter(|(id, _)| !indexed.contains(id))

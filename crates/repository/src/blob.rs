@@ -10,7 +10,7 @@ use rustic_core::repofile::BlobType;
 use crate::crypto::{Digester, MasterKey, hash};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
-use crate::index::{BlobLocation, PackNumber};
+use crate::index::{BlobLocation, LoadedIndex, PackNumber};
 use crate::pack::SealedBlob;
 use crate::repository::ResticRepository;
 
@@ -117,13 +117,14 @@ fn unseal_through<T>(
     sealed: Bytes,
     read: impl Fn(&mut dyn Read) -> T,
 ) -> std::result::Result<T, Flaw> {
-    let plain = key.open(&sealed).ok_or(UNSEALABLE)?;
-    drop(sealed);
+    // No copy where nobody else holds the bytes.
+    let mut sealed = Vec::from(sealed);
+    let plain = key.open_in_place(&mut sealed).ok_or(UNSEALABLE)?;
     let most_bytes = claimed_length(location)? as u64;
     let source: Box<dyn Read + '_> = if location.is_compressed() {
-        Box::new(zstd::Decoder::new(plain.as_slice()).map_err(|_| "it cannot be decompressed")?)
+        Box::new(zstd::Decoder::new(plain).map_err(|_| "it cannot be decompressed")?)
     } else {
-        Box::new(plain.as_slice())
+        Box::new(plain)
     };
     let mut source = Digested {
         // One more, so that a longer content does not look right.
@@ -180,30 +181,36 @@ impl<R: Read> Read for Digested<R> {
 impl ResticRepository {
     /// Reads a blob from the first pack that holds it undamaged. None when no index knows it.
     pub(crate) fn read_blob(&self, kind: BlobType, id: &ChunkId) -> Result<Option<Vec<u8>>> {
-        self.first_sound(kind, id, |location, sealed| {
+        self.first_sound(&*self.index()?, kind, id, |location, sealed| {
             unseal(&self.key, id, location, &sealed)
         })
     }
 
-    /// Like [`Self::read_blob`], for a content that is understood while it is decompressed.
+    /// Like [`Self::read_blob`], for a content that is understood while it is decompressed. Looks into
+    /// `loaded` first: asking the storage for its list of index files each time would take longer.
     pub(crate) fn read_blob_through<T>(
         &self,
+        loaded: &LoadedIndex,
         kind: BlobType,
         id: &ChunkId,
         read: impl Fn(&mut dyn Read) -> T,
     ) -> Result<Option<T>> {
-        self.first_sound(kind, id, |location, sealed| {
+        let unseal = |location: &BlobLocation, sealed| {
             unseal_through(&self.key, id, location, sealed, &read)
-        })
+        };
+        match self.first_sound(loaded, kind, id, unseal) {
+            Ok(Some(content)) => Ok(Some(content)),
+            _ => self.first_sound(&*self.index()?, kind, id, unseal),
+        }
     }
 
     fn first_sound<T>(
         &self,
+        loaded: &LoadedIndex,
         kind: BlobType,
         id: &ChunkId,
         unseal: impl Fn(&BlobLocation, Bytes) -> std::result::Result<T, Flaw>,
     ) -> Result<Option<T>> {
-        let loaded = self.index()?;
         let mut failure = None;
         for location in loaded.index.copies(kind, id) {
             let pack = pack_id(&loaded.index, location.pack);

@@ -1,11 +1,12 @@
 //! Verifying a repository.
 //!
 //! Structure: every key, index file and snapshot can be read, every pack that an index names is
-//! there with its size, and every tree and chunk of every snapshot is in such a pack. With
-//! `read_data` every blob is also read, opened and hashed, and every pack header compared with the
-//! index. All damage is reported, not only the first; none of it ends the check.
+//! there with its size, and every tree and chunk of every snapshot is in such a pack. Of the packs that
+//! are to be read every blob is also read, opened and hashed, and the header compared with the index. All damage is reported, not only the first; none of it ends the check.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rustic_core::repofile::{BlobType, NodeType};
@@ -15,12 +16,13 @@ use vrs_progress::{Counter, Phase, Progress};
 use crate::blob::unseal;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId, SnapshotId};
-use crate::index::{BlobLocation, LoadedIndex, PackNumber};
+use crate::index::{BlobLocation, Index, LoadedIndex, PackEntry, PackNumber};
 use crate::keys::read_key_file;
 use crate::pack::read_header;
 use crate::parallel;
 use crate::repository::{ResticRepository, whole_text};
-use crate::store::{CheckOptions, CheckReport};
+use crate::store::{CheckOptions, CheckReport, Loss};
+use crate::tree_text::{FoundChunks, FoundNode};
 
 /// Packs of this program are smaller; rustic makes larger ones.
 const LARGEST_AT_ONCE_BYTES: u32 = 48 << 20;
@@ -28,16 +30,39 @@ const LARGEST_AT_ONCE_BYTES: u32 = 48 << 20;
 /// A blob in one pack that cannot be used.
 type BadCopy = (PackNumber, ChunkId);
 
-struct Check<'a> {
+pub(crate) struct Check<'a> {
     repository: &'a ResticRepository,
     progress: &'a dyn Progress,
-    loaded: std::sync::Arc<LoadedIndex>,
+    pub(crate) loaded: Arc<LoadedIndex>,
     report: CheckReport,
     /// Packs that are missing or have a wrong size.
     bad_packs: HashSet<PackNumber>,
     bad_copies: HashSet<BadCopy>,
-    /// Trees that were looked at, and whether everything below them is there.
-    sound: HashMap<ChunkId, bool>,
+    /// Packs with anything wrong about them.
+    pub(crate) flawed_packs: HashSet<PackNumber>,
+    /// What is lost below the trees that were looked at.
+    known: HashMap<ChunkId, Losses>,
+    /// What snapshots need and no sound pack holds.
+    pub(crate) lost: HashSet<(BlobType, ChunkId)>,
+}
+
+/// What is lost below a tree.
+type Losses = Arc<Vec<PartLoss>>;
+
+/// A file or folder below a tree of which something is lost; see [`Loss`].
+#[derive(Clone)]
+struct PartLoss {
+    path: String,
+    ranges: Vec<Range<u64>>,
+}
+
+impl PartLoss {
+    const fn whole(path: String) -> Self {
+        Self {
+            path,
+            ranges: Vec::new(),
+        }
+    }
 }
 
 impl ResticRepository {
@@ -46,29 +71,45 @@ impl ResticRepository {
         options: CheckOptions,
         progress: &dyn Progress,
     ) -> Result<CheckReport> {
-        let loaded = self.index()?;
+        Ok(Check::run(self, options, progress)?.report)
+    }
+}
+
+impl<'a> Check<'a> {
+    pub(crate) fn run(
+        repository: &'a ResticRepository,
+        options: CheckOptions,
+        progress: &'a dyn Progress,
+    ) -> Result<Self> {
         let mut check = Check {
-            repository: self,
+            repository,
             progress,
-            loaded,
+            loaded: repository.index()?,
             report: CheckReport::default(),
             bad_packs: HashSet::new(),
             bad_copies: HashSet::new(),
-            sound: HashMap::new(),
+            flawed_packs: HashSet::new(),
+            known: HashMap::new(),
+            lost: HashSet::new(),
         };
         check.keys()?;
         check.packs()?;
-        if options.read_data {
-            check.data()?;
+        if options.read_percent > 0 {
+            check.data(options.read_percent)?;
         }
         check.snapshots()?;
-        Ok(check.report)
+        Ok(check)
     }
 }
 
 impl Check<'_> {
-    fn error(&mut self, error: &Error) {
-        self.report.errors.push(whole_text(error));
+    /// Reports what is wrong, unless it is only that the storage cannot be reached.
+    fn error(&mut self, error: Error) -> Result<()> {
+        if error.is_of_whole_storage() {
+            return Err(error);
+        }
+        self.report.errors.push(whole_text(&error));
+        Ok(())
     }
 
     fn go_on(&self) -> Result<()> {
@@ -87,7 +128,7 @@ impl Check<'_> {
             .into_keys()
         {
             if let Err(error) = read_key_file(&self.repository.backend, &id) {
-                self.error(&error);
+                self.error(error)?;
             }
         }
         Ok(())
@@ -99,13 +140,14 @@ impl Check<'_> {
             .errors
             .extend(self.loaded.unreadable.iter().cloned());
         let present: BTreeMap<PackId, u32> = self.repository.backend.list(FileType::Pack)?;
-        let loaded = std::sync::Arc::clone(&self.loaded);
+        let loaded = Arc::clone(&self.loaded);
         for (number, pack) in loaded.index.packs() {
             let found = present.get(&pack.id).copied();
             if found == Some(pack.size_bytes) {
                 continue;
             }
             self.bad_packs.insert(number);
+            self.flawed_packs.insert(number);
             self.report.errors.push(match found {
                 None => format!("pack {} is missing", pack.id),
                 Some(size) => format!(
@@ -122,42 +164,42 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Reads everything.
-    fn data(&mut self) -> Result<()> {
-        let total = self
-            .loaded
-            .index
-            .packs()
-            .map(|(_, pack)| u64::from(pack.size_bytes))
-            .sum();
+    /// Reads a part of the packs, or all.
+    fn data(&mut self, percent: u8) -> Result<()> {
+        let loaded = Arc::clone(&self.loaded);
+        let subset = Subset::draw(percent)?;
+        let bad_packs = &self.bad_packs;
+        let chosen = |(number, pack): &(PackNumber, PackEntry)| {
+            !bad_packs.contains(number) && subset.holds(&pack.id)
+        };
+        let packs: Vec<_> = loaded.index.packs().filter(chosen).collect();
+        let sizes = packs.iter().map(|(_, pack)| u64::from(pack.size_bytes));
         self.progress.phase(Phase {
             name: "checking",
             subject: "packs".to_owned(),
-            total_bytes: Some(total),
+            total_bytes: Some(sizes.sum()),
         });
-        let loaded = std::sync::Arc::clone(&self.loaded);
         let blobs = loaded.index.blobs_by_pack();
-        let jobs = loaded
-            .index
-            .packs()
-            .filter(|(number, _)| !self.bad_packs.contains(number))
-            .map(Ok);
         let (repository, progress) = (self.repository, self.progress);
         let (bad_copies, errors) = (&mut self.bad_copies, &mut self.report.errors);
+        let flawed_packs = &mut self.flawed_packs;
         parallel::each(
-            repository.threads(),
-            jobs,
+            repository.waiting_threads(),
+            packs.into_iter().map(Ok),
             || Ok(()),
             |(), (number, pack)| {
                 if progress.interrupted() {
                     return Err(Error::Interrupted);
                 }
                 let blobs = blobs.get(&number).map(Vec::as_slice).unwrap_or_default();
-                let flaws = repository.check_pack(pack.id, pack.size_bytes, blobs);
+                let flaws = repository.check_pack(pack.id, pack.size_bytes, blobs)?;
                 progress.add(Counter::Scanned, pack.size_bytes.into());
                 Ok((number, flaws))
             },
             |(number, flaws)| {
+                if !flaws.texts.is_empty() {
+                    flawed_packs.insert(number);
+                }
                 bad_copies.extend(flaws.bad_blobs.into_iter().map(|id| (number, id)));
                 errors.extend(flaws.texts);
             },
@@ -176,94 +218,189 @@ impl Check<'_> {
         });
         for id in ids.into_keys() {
             self.go_on()?;
-            let sound = match self.repository.snapshot_file(&id) {
+            let losses = match self.repository.snapshot_file(&id) {
                 Ok(file) => self.tree(file.tree, &format!("snapshot {}", id.short()))?,
                 Err(error) => {
-                    self.error(&error);
-                    false
+                    self.error(error)?;
+                    Arc::new(vec![PartLoss::whole(String::new())])
                 }
             };
-            if !sound {
+            if !losses.is_empty() {
                 self.report.damaged_snapshots.push(id);
             }
+            let losses = losses.iter().cloned();
+            let losses = losses.map(|PartLoss { path, ranges }| Loss {
+                snapshot: id,
+                path,
+                ranges,
+            });
+            self.report.losses.extend(losses);
         }
         Ok(())
     }
 
-    /// Whether a tree and everything below it is there. What is not is reported once.
-    fn tree(&mut self, id: TreeId, place: &str) -> Result<bool> {
+    /// What is lost of a tree and everything below it. A text tells it once.
+    fn tree(&mut self, id: TreeId, place: &str) -> Result<Losses> {
         self.go_on()?;
         let blob = ChunkId::from(*id);
-        if let Some(known) = self.sound.get(&blob) {
-            return Ok(*known);
+        if let Some(known) = self.known.get(&blob) {
+            return Ok(Arc::clone(known));
         }
-        let sound = self.tree_content(id, place)?;
-        self.sound.insert(blob, sound);
-        Ok(sound)
+        let losses = Arc::new(self.tree_content(id, place)?);
+        self.known.insert(blob, Arc::clone(&losses));
+        Ok(losses)
     }
 
-    fn tree_content(&mut self, id: TreeId, place: &str) -> Result<bool> {
-        if !self.is_there(BlobType::Tree, &ChunkId::from(*id)) {
+    fn tree_content(&mut self, id: TreeId, place: &str) -> Result<Vec<PartLoss>> {
+        let blob = ChunkId::from(*id);
+        let whole = || Ok(vec![PartLoss::whole(String::new())]);
+        if !self.is_there(BlobType::Tree, &blob) {
+            self.lost.insert((BlobType::Tree, blob));
             self.report.errors.push(format!(
                 "the folder list {} of {place} is missing or damaged",
-                ChunkId::from(*id).short()
+                blob.short()
             ));
-            return Ok(false);
+            return whole();
         }
-        let tree = match self.repository.tree(id) {
+        let tree = match self.repository.tree(&self.loaded, id) {
             Ok(tree) => tree,
             Err(error) => {
-                self.error(&error);
-                return Ok(false);
+                self.error(error)?;
+                self.lost.insert((BlobType::Tree, blob));
+                return whole();
             }
         };
-        let mut sound = true;
-        for node in tree.nodes {
-            let place = format!("{place}/{}", node.name);
-            sound &= match (&node.node_type, node.subtree) {
-                (NodeType::Dir, Some(subtree)) => self.tree(subtree, &place)?,
-                (NodeType::Dir, None) => self.flaw(format!("the folder {place} has no list")),
-                (NodeType::File, _) => self.file(&node, &place),
-                _ => true,
-            };
+        let mut losses = Vec::new();
+        for found in tree {
+            self.node(&found, place, &mut losses)?;
         }
-        Ok(sound)
+        Ok(losses)
     }
 
-    fn file(&mut self, node: &rustic_core::repofile::Node, place: &str) -> bool {
-        let content = node.content.as_deref().unwrap_or_default();
-        let chunks = content.iter().map(|id| ChunkId::from(**id));
-        let lost = chunks
-            .clone()
-            .filter(|id| !self.is_there(BlobType::Data, id))
-            .count();
-        if lost > 0 {
-            return self.flaw(format!(
-                "{lost} of {} chunks of {place} are missing or damaged",
-                content.len()
-            ));
+    fn node(&mut self, found: &FoundNode, place: &str, losses: &mut Vec<PartLoss>) -> Result<()> {
+        let node = &found.node;
+        let place = format!("{place}/{}", node.name);
+        match (&node.node_type, node.subtree) {
+            (NodeType::Dir, Some(subtree)) => {
+                for below in self.tree(subtree, &place)?.iter() {
+                    let path = format!("{}/{}", node.name, below.path);
+                    losses.push(PartLoss {
+                        path: path.trim_end_matches('/').to_owned(),
+                        ranges: below.ranges.clone(),
+                    });
+                }
+            }
+            (NodeType::Dir, None) => {
+                let text = format!("the folder {place} has no list");
+                self.report.errors.push(text);
+                losses.push(PartLoss::whole(node.name.clone()));
+            }
+            (NodeType::File, _) => {
+                let lost = self.file(found, &place);
+                losses.extend(lost.map(|ranges| PartLoss {
+                    path: node.name.clone(),
+                    ranges,
+                }));
+            }
+            _ => {}
         }
-        let lengths = chunks.filter_map(|id| self.loaded.index.find(BlobType::Data, &id));
-        let size_bytes: u64 = lengths
-            .map(|location| u64::from(location.raw_bytes()))
-            .sum();
-        let right = size_bytes == node.meta.size;
-        right
-            || self.flaw(format!(
-                "the chunks of {place} are {size_bytes} bytes and not {}",
-                node.meta.size
-            ))
+        Ok(())
     }
 
-    fn flaw(&mut self, text: String) -> bool {
+    /// What is lost of a file, if anything is.
+    fn file(&mut self, found: &FoundNode, place: &str) -> Option<Vec<Range<u64>>> {
+        let places = places(found, &self.loaded.index);
+        let mut lost = Vec::new();
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for (id, range) in &places {
+            if self.is_there(BlobType::Data, id) {
+                continue;
+            }
+            lost.push((BlobType::Data, *id));
+            match ranges.last_mut() {
+                Some(last) if last.end == range.start => last.end = range.end,
+                _ => ranges.push(range.clone()),
+            }
+        }
+        if !lost.is_empty() {
+            let text = format!(
+                "{} of {} chunks of {place} are missing or damaged",
+                lost.len(),
+                places.len()
+            );
+            self.report.errors.push(text);
+            self.lost.extend(lost);
+            return Some(ranges);
+        }
+        let size_bytes = places.last().map_or(0, |(_, range)| range.end);
+        if size_bytes == found.node.meta.size {
+            return None;
+        }
+        let text = format!(
+            "the chunks of {place} are {size_bytes} bytes and not {}",
+            found.node.meta.size
+        );
         self.report.errors.push(text);
-        false
+        Some(Vec::new())
     }
 
     fn is_there(&self, kind: BlobType, id: &ChunkId) -> bool {
         self.loaded.index.copies(kind, id).any(|copy| {
             !self.bad_packs.contains(&copy.pack) && !self.bad_copies.contains(&(copy.pack, *id))
         })
+    }
+}
+
+/// The chunks of a file with their places in it. Those that no index knows share what the others leave
+/// of the file: chunks of one image are equally long.
+fn places(found: &FoundNode, index: &Index) -> Vec<(ChunkId, Range<u64>)> {
+    let FoundChunks { known, unknown } = &found.chunks;
+    let known: Vec<(ChunkId, u64)> = known
+        .iter()
+        .filter_map(|number| index.chunk(*number))
+        .map(|(id, location)| (id, location.raw_bytes().into()))
+        .collect();
+    let known_bytes: u64 = known.iter().map(|(_, bytes)| bytes).sum();
+    let left_bytes = found.node.meta.size.saturating_sub(known_bytes);
+    let share_bytes = left_bytes.div_ceil(unknown.len().max(1) as u64);
+    let mut unknown = unknown.iter().peekable();
+    let mut places = Vec::with_capacity(known.len().saturating_add(unknown.len()));
+    let mut start: u64 = 0;
+    let mut unknown_left = left_bytes;
+    for position in 0..=known.len() {
+        while let Some((_, id)) = unknown.next_if(|(before, _)| *before == position) {
+            let length = share_bytes.min(unknown_left);
+            unknown_left = unknown_left.saturating_sub(length);
+            places.push((*id, start..start.saturating_add(length)));
+            start = start.saturating_add(length);
+        }
+        if let Some((id, bytes)) = known.get(position) {
+            places.push((*id, start..start.saturating_add(*bytes)));
+            start = start.saturating_add(*bytes);
+        }
+    }
+    places
+}
+
+/// A random part of all packs.
+struct Subset {
+    percent: u8,
+    salt: [u8; 2],
+}
+
+impl Subset {
+    fn draw(percent: u8) -> Result<Self> {
+        let mut salt = [0; 2];
+        getrandom::fill(&mut salt).map_err(|_| Error::NoRandom)?;
+        Ok(Self { percent, salt })
+    }
+
+    fn holds(&self, pack: &PackId) -> bool {
+        // Ids are hashes: any of their bytes are random.
+        let [first, second, ..] = pack.as_bytes();
+        let [one, other] = self.salt;
+        let drawn = u16::from_le_bytes([first ^ one, second ^ other]);
+        u32::from(drawn).saturating_mul(100) < u32::from(self.percent).saturating_mul(1 << 16)
     }
 }
 
@@ -275,10 +412,10 @@ struct PackFlaws {
 }
 
 /// The content of a pack, when it is small enough to be read at once.
-struct SmallPack(Option<Bytes>);
+pub(crate) struct SmallPack(Option<Bytes>);
 
 impl SmallPack {
-    fn part(
+    pub(crate) fn part(
         &self,
         repository: &ResticRepository,
         id: PackId,
@@ -299,7 +436,7 @@ impl SmallPack {
 }
 
 impl ResticRepository {
-    fn small_pack(&self, id: PackId, size_bytes: u32) -> SmallPack {
+    pub(crate) fn small_pack(&self, id: PackId, size_bytes: u32) -> SmallPack {
         let small = size_bytes <= LARGEST_AT_ONCE_BYTES;
         // A failure shows again when the parts are read one by one.
         SmallPack(
@@ -314,7 +451,7 @@ impl ResticRepository {
         id: PackId,
         size_bytes: u32,
         blobs: &[crate::index::PackedBlob],
-    ) -> PackFlaws {
+    ) -> Result<PackFlaws> {
         let mut flaws = PackFlaws::default();
         let header = read_header(&self.key, size_bytes, |offset, length| {
             self.backend.read_pack(id, offset, length)
@@ -324,6 +461,7 @@ impl ResticRepository {
             Ok(_) => flaws.texts.push(format!(
                 "the header of pack {id} is damaged or differs from the index"
             )),
+            Err(error) if error.is_of_whole_storage() => return Err(error),
             Err(error) => flaws.texts.push(whole_text(&error)),
         }
         let content = self.small_pack(id, size_bytes);
@@ -333,6 +471,7 @@ impl ResticRepository {
                 Ok(sealed) => unseal(&self.key, &blob.id, location, &sealed)
                     .err()
                     .map(str::to_owned),
+                Err(error) if error.is_of_whole_storage() => return Err(error),
                 Err(error) => Some(whole_text(&error)),
             };
             if let Some(flaw) = flaw {
@@ -343,6 +482,6 @@ impl ResticRepository {
                 ));
             }
         }
-        flaws
+        Ok(flaws)
     }
 }

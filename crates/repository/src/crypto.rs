@@ -7,7 +7,7 @@
 use std::io::{self, Write};
 
 use aes256ctr_poly1305aes::aead::{Aead, AeadInPlace};
-use aes256ctr_poly1305aes::{Aes256CtrPoly1305Aes, Key, Nonce};
+use aes256ctr_poly1305aes::{Aes256CtrPoly1305Aes, Key, Nonce, Tag};
 use secrecy::zeroize::Zeroize;
 use sha2::{Digest, Sha256};
 
@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 /// Bytes that sealing adds.
 pub(crate) const SEAL_BYTES: usize = 32;
 const NONCE_BYTES: usize = 16;
+const TAG_BYTES: usize = 16;
 
 /// The key of all data of one repository.
 pub(crate) struct MasterKey {
@@ -66,6 +67,15 @@ impl MasterKey {
         Ok(sealed)
     }
 
+    /// Decrypts where it is, or None when it was not sealed with this key or has changed since.
+    pub(crate) fn open_in_place<'a>(&self, sealed: &'a mut [u8]) -> Option<&'a [u8]> {
+        let (nonce, rest) = sealed.split_at_mut_checked(NONCE_BYTES)?;
+        let (text, tag) = rest.split_at_mut_checked(rest.len().checked_sub(TAG_BYTES)?)?;
+        let (nonce, tag) = (Nonce::from_slice(nonce), Tag::from_slice(tag));
+        let opened = self.cipher.decrypt_in_place_detached(nonce, &[], text, tag);
+        opened.ok().map(|()| &*text)
+    }
+
     /// Decrypts, or None when it was not sealed with this key or has changed since.
     pub(crate) fn open(&self, sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, text) = sealed.split_at_checked(NONCE_BYTES)?;
@@ -113,11 +123,18 @@ mod tests {
         let key = MasterKey::from_parts(&[1; 32], &[2; 16], &[3; 16]).unwrap();
         let sealed = key.seal(b"guest disk").unwrap();
         assert_eq!(key.open(&sealed).unwrap(), b"guest disk");
+        assert_eq!(
+            key.open_in_place(&mut sealed.clone()).unwrap(),
+            b"guest disk"
+        );
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;
             assert!(key.open(&changed).is_none(), "byte {at}");
+            assert!(key.open_in_place(&mut changed).is_none(), "byte {at}");
             assert!(key.open(&sealed[..at]).is_none(), "cut at {at}");
+            let mut cut = sealed[..at].to_vec();
+            assert!(key.open_in_place(&mut cut).is_none(), "cut at {at}");
         }
     }
 }

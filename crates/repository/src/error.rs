@@ -25,8 +25,8 @@ pub enum Error {
 
     /// A location that names a kind of storage this version cannot reach.
     #[error(
-        "repositories at {location:?} are not supported yet: the scheme {scheme:?} is unknown here; \
-         use a folder, as PATH or local:PATH"
+        "repositories at {location:?} are not supported: the scheme {scheme:?} is unknown here; \
+         use PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL or rclone:REMOTE:PATH"
     )]
     UnsupportedLocation {
         /// As given, without what may be a secret.
@@ -37,10 +37,11 @@ pub enum Error {
 
     /// A location that is no location.
     #[error(
-        "{location:?} is not a repository location: {reason}; give a folder, as PATH or local:PATH"
+        "{location:?} is not a repository location: {reason}; \
+         give PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL or rclone:REMOTE:PATH"
     )]
     InvalidLocation {
-        /// As given.
+        /// As given, without what may be a secret.
         location: String,
         /// Why it cannot be one.
         reason: &'static str,
@@ -150,6 +151,56 @@ pub enum Error {
         /// Which object.
         object: String,
         /// Why.
+        source: Source,
+    },
+
+    /// The storage cannot be reached, or not any more.
+    #[error(
+        "cannot reach the repository at {location}; check the address, the network and that its server runs, \
+         then try again: what was stored so far will be reused"
+    )]
+    Unreachable {
+        /// Where.
+        location: String,
+        /// What was tried last.
+        source: Source,
+    },
+
+    /// The storage does not know who we are.
+    #[error(
+        "the server of the repository at {location} refused the login; check user, key or password of the storage, and the clock"
+    )]
+    LoginRefused {
+        /// Where.
+        location: String,
+        /// As the server said it.
+        source: Source,
+    },
+
+    /// The storage knows who we are and does not permit it.
+    #[error(
+        "the server does not permit to {operation} {object} of the repository at {location}; \
+         the login may be for reading or adding only: use one that may do it"
+    )]
+    NotPermitted {
+        /// Where.
+        location: String,
+        /// "read", "write", "list", "remove".
+        operation: &'static str,
+        /// Which object.
+        object: String,
+        /// As the server said it.
+        source: Source,
+    },
+
+    /// A program that leads to the storage is not there.
+    #[error(
+        "the repository at {location} needs a program that could not be started; install it, or say where it is"
+    )]
+    NoProgram {
+        /// Where.
+        location: String,
+        /// Which program, and why.
         source: Source,
     },
 
@@ -300,6 +351,27 @@ pub enum Error {
         location: String,
     },
 
+    /// What a snapshot in the making had found in the repository is gone or about to go.
+    #[error(
+        "data that the snapshot shares with earlier ones was pruned from the repository at {location} while it was taken; \
+         no snapshot was made; take it again, what was sent is reused"
+    )]
+    PrunedMeanwhile {
+        /// Where.
+        location: String,
+    },
+
+    /// A repository that must not be pruned as it is.
+    #[error(
+        "the repository at {location} is not pruned, because {reason}; 'vrs check' tells what is damaged; nothing was removed"
+    )]
+    NotPrunable {
+        /// Where.
+        location: String,
+        /// Why not.
+        reason: String,
+    },
+
     /// The system has no random numbers.
     #[error("the system gave no random numbers, so nothing can be encrypted; try again later")]
     NoRandom,
@@ -329,6 +401,10 @@ pub enum ErrorKind {
     NoSpace,
     /// Reading or writing failed.
     Io,
+    /// No connection to the storage.
+    Unreachable,
+    /// The storage refused the login, or what was to be done with it.
+    Denied,
     /// Something this version cannot do.
     Unsupported,
     /// Written by a newer program.
@@ -349,14 +425,18 @@ impl Error {
             Self::NotARepository { .. } => ErrorKind::NotARepository,
             Self::AlreadyARepository { .. } | Self::NotEmpty { .. } => ErrorKind::AlreadyExists,
             Self::WrongPassword { .. } => ErrorKind::WrongPassword,
-            Self::DamagedObject { .. } | Self::MissingChunk { .. } | Self::DamagedChunk { .. } => {
-                ErrorKind::Damaged
-            }
-            Self::Locked { .. } => ErrorKind::Busy,
+            Self::DamagedObject { .. }
+            | Self::MissingChunk { .. }
+            | Self::DamagedChunk { .. }
+            | Self::NotPrunable { .. } => ErrorKind::Damaged,
+            Self::Locked { .. } | Self::PrunedMeanwhile { .. } => ErrorKind::Busy,
             Self::Incomplete { source, .. } => source.kind(),
             Self::Changed { .. } => ErrorKind::Changed,
             Self::NoSpace { .. } => ErrorKind::NoSpace,
+            Self::Unreachable { .. } => ErrorKind::Unreachable,
+            Self::LoginRefused { .. } | Self::NotPermitted { .. } => ErrorKind::Denied,
             Self::Storage { .. }
+            | Self::NoProgram { .. }
             | Self::LocalFile { .. }
             | Self::Broken { .. }
             | Self::NoRandom => ErrorKind::Io,
@@ -368,6 +448,71 @@ impl Error {
             | Self::InvalidRequest { .. }
             | Self::NotAFile { .. }
             | Self::OutOfBounds { .. } => ErrorKind::InvalidRequest,
+        }
+    }
+
+    /// Whether nothing else can be had from the storage now, either.
+    pub(crate) fn is_of_whole_storage(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Unreachable | ErrorKind::Denied)
+    }
+
+    /// The same error of storage again: errors cannot be cloned.
+    pub(crate) fn again(&self) -> Self {
+        let cause = || -> Source {
+            std::error::Error::source(self)
+                .map_or_else(String::new, ToString::to_string)
+                .into()
+        };
+        match self {
+            Self::NoSpace { place, .. } => Self::NoSpace {
+                place: place.clone(),
+                source: cause(),
+            },
+            Self::Unreachable { location, .. } => Self::Unreachable {
+                location: location.clone(),
+                source: cause(),
+            },
+            Self::LoginRefused { location, .. } => Self::LoginRefused {
+                location: location.clone(),
+                source: cause(),
+            },
+            Self::NotPermitted {
+                location,
+                operation,
+                object,
+                ..
+            } => Self::NotPermitted {
+                location: location.clone(),
+                operation,
+                object: object.clone(),
+                source: cause(),
+            },
+            Self::DamagedObject {
+                location,
+                object,
+                reason,
+            } => Self::DamagedObject {
+                location: location.clone(),
+                object: object.clone(),
+                reason: reason.clone(),
+            },
+            Self::Storage {
+                location,
+                operation,
+                object,
+                ..
+            } => Self::Storage {
+                location: location.clone(),
+                operation,
+                object: object.clone(),
+                source: cause(),
+            },
+            other => Self::Storage {
+                location: String::new(),
+                operation: "use",
+                object: "the storage".to_owned(),
+                source: other.to_string().into(),
+            },
         }
     }
 

@@ -13,6 +13,7 @@ use crate::crypto::SEAL_BYTES;
 use crate::error::Result;
 use crate::id::{ChunkId, IndexId, PackId};
 use crate::object::Vault;
+use crate::parallel;
 
 /// An index file as JSON (restic's design document, "Indexing").
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -83,9 +84,27 @@ impl IndexPack {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ChunkNumber(u32);
 
+impl ChunkNumber {
+    /// From what [`Self::get`] gave.
+    pub(crate) const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    pub(crate) const fn get(self) -> u32 {
+        self.0
+    }
+}
+
 /// Number of a pack inside an [`Index`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PackNumber(u32);
+
+impl PackNumber {
+    /// Counted from 0, without gaps.
+    pub(crate) const fn place(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// Where one copy of a blob lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +163,8 @@ pub(crate) struct Index {
 pub(crate) struct PackEntry {
     pub(crate) id: PackId,
     pub(crate) size_bytes: u32,
+    /// When it was written, if its writer said so.
+    pub(crate) time: Option<jiff::Timestamp>,
 }
 
 impl Index {
@@ -153,6 +174,7 @@ impl Index {
         self.packs.push(PackEntry {
             id: pack.id,
             size_bytes: pack.size_bytes(),
+            time: pack.time,
         });
         for blob in &pack.blobs {
             let entry = Entry {
@@ -200,9 +222,13 @@ impl Index {
             .map(|entry| entry.location)
     }
 
-    /// The first copy of a blob.
-    pub(crate) fn find(&self, kind: BlobType, id: &ChunkId) -> Option<BlobLocation> {
-        self.copies(kind, id).next()
+    /// All copies of a chunk.
+    pub(crate) fn copies_of(&self, number: ChunkNumber) -> impl Iterator<Item = BlobLocation> + '_ {
+        let all = self.chunks.get(number.0 as usize..).unwrap_or_default();
+        let first = all.first().map(|entry| entry.id);
+        all.iter()
+            .take_while(move |entry| Some(entry.id) == first)
+            .map(|entry| entry.location)
     }
 
     /// The number of a chunk.
@@ -244,6 +270,41 @@ impl Index {
         packs
     }
 
+    /// How many copies of blobs of a kind there are.
+    pub(crate) fn len(&self, kind: BlobType) -> usize {
+        self.list(kind).len()
+    }
+
+    /// Where a blob stands among all of its kind: the place of its first copy.
+    pub(crate) fn place(&self, kind: BlobType, id: &ChunkId) -> Option<usize> {
+        let list = self.list(kind);
+        let place = list.partition_point(|entry| entry.id < *id);
+        list.get(place)
+            .filter(|entry| entry.id == *id)
+            .map(|_| place)
+    }
+
+    /// All blobs of a kind in order, each with its place and all its copies.
+    pub(crate) fn blobs(
+        &self,
+        kind: BlobType,
+    ) -> impl Iterator<
+        Item = (
+            usize,
+            ChunkId,
+            impl Iterator<Item = BlobLocation> + Clone + '_,
+        ),
+    > + '_ {
+        let mut place: usize = 0;
+        let groups = self.list(kind).chunk_by(|one, other| one.id == other.id);
+        groups.filter_map(move |copies| {
+            let start = place;
+            place = place.saturating_add(copies.len());
+            let id = copies.first()?.id;
+            Some((start, id, copies.iter().map(|entry| entry.location)))
+        })
+    }
+
     /// All packs with their numbers.
     pub(crate) fn packs(&self) -> impl Iterator<Item = (PackNumber, PackEntry)> + '_ {
         (0..).map(PackNumber).zip(self.packs.iter().copied())
@@ -254,7 +315,7 @@ impl Index {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PackedBlob {
     pub(crate) id: ChunkId,
-    kind: BlobType,
+    pub(crate) kind: BlobType,
     pub(crate) location: BlobLocation,
 }
 
@@ -272,13 +333,36 @@ pub(crate) fn is_header_of(header: &[IndexBlob], blobs: &[PackedBlob]) -> bool {
             .all(|(one, other)| same(one, other))
 }
 
+/// A pack that a prune has marked to be removed later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) pack: PackId,
+    pub(crate) size_bytes: u32,
+    /// When it was marked.
+    pub(crate) time: Option<jiff::Timestamp>,
+    /// Whether the pack was in no index when it was marked, so that nothing is known of its content.
+    pub(crate) is_orphan: bool,
+}
+
+impl Mark {
+    fn of(pack: &IndexPack) -> Self {
+        Self {
+            pack: pack.id,
+            size_bytes: pack.size_bytes(),
+            time: pack.time,
+            is_orphan: pack.blobs.is_empty(),
+        }
+    }
+}
+
 /// What the index files of a repository say.
 pub(crate) struct LoadedIndex {
     /// The files it was made from.
     pub(crate) files: Vec<IndexId>,
     pub(crate) index: Index,
-    /// Packs that a prune has marked.
-    pub(crate) marked: Vec<PackId>,
+    /// Packs that a prune has marked. One that an index file still names is not marked, whatever
+    /// another says: a prune may have been killed in between, or a snapshot may need it again.
+    pub(crate) marks: HashMap<PackId, Mark>,
     /// One text for each index file that could not be read.
     pub(crate) unreadable: Vec<String>,
 }
@@ -287,31 +371,51 @@ impl LoadedIndex {
     /// Reads the given index files; a damaged one does not make the others unusable.
     pub(crate) fn read(vault: Vault<'_>, files: Vec<IndexId>) -> Result<Self> {
         let mut loaded = Self {
-            files,
+            files: Vec::new(),
             index: Index::default(),
-            marked: Vec::new(),
+            marks: HashMap::new(),
             unreadable: Vec::new(),
         };
-        for id in &loaded.files {
-            match vault.load::<IndexFile>(FileType::Index, *id) {
-                Ok(file) => {
-                    file.packs.iter().for_each(|pack| loaded.index.add(pack));
-                    loaded
-                        .marked
-                        .extend(file.packs_to_delete.iter().map(|pack| pack.id));
-                }
-                Err(error) => loaded
-                    .unreadable
-                    .push(crate::repository::whole_text(&error)),
-            }
-        }
+        parallel::each(
+            vault.backend.connections(),
+            files.iter().map(|id| Ok(*id)),
+            || Ok(()),
+            |(), id| match vault.load::<IndexFile>(FileType::Index, id) {
+                Err(error) if error.is_of_whole_storage() => Err(error),
+                read => Ok(read),
+            },
+            |read| loaded.add(read),
+        )?;
+        loaded.files = files;
         loaded.index.sort();
+        let named: HashSet<PackId> = loaded.index.packs().map(|(_, pack)| pack.id).collect();
+        loaded.marks.retain(|id, _| !named.contains(id));
         Ok(loaded)
+    }
+
+    fn add(&mut self, read: Result<IndexFile>) {
+        match read {
+            Ok(file) => {
+                file.packs.iter().for_each(|pack| self.index.add(pack));
+                file.packs_to_delete.iter().for_each(|pack| self.mark(pack));
+            }
+            Err(error) => self.unreadable.push(crate::repository::whole_text(&error)),
+        }
+    }
+
+    /// Of two marks the later one counts: the earlier one is what a killed prune left of a time
+    /// before the pack was needed again.
+    fn mark(&mut self, pack: &IndexPack) {
+        let mark = Mark::of(pack);
+        let present = self.marks.entry(pack.id).or_insert(mark);
+        if mark.time > present.time {
+            *present = mark;
+        }
     }
 
     /// All packs that an index file names, marked ones included.
     pub(crate) fn named_packs(&self) -> HashSet<PackId> {
         let used = self.index.packs().map(|(_, pack)| pack.id);
-        used.chain(self.marked.iter().copied()).collect()
+        used.chain(self.marks.keys().copied()).collect()
     }
 }

@@ -4,21 +4,18 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
-use rustic_core::FileType;
-use rustic_core::repofile::BlobType;
 use vrs_progress::{Phase, Progress};
 
-use crate::adopt::adopt;
+use crate::adopt;
+use crate::block_list::BlockList;
 use crate::chunking::{Cutter, READ_BYTES};
 use crate::error::{Error, Result};
-use crate::id::{ChunkId, PackId, SnapshotId};
+use crate::id::SnapshotId;
 use crate::intake::{Intake, Tally};
 use crate::layout::{ChunkList, Part, parts};
-use crate::lock::SharedLock;
 use crate::platform::{self, own_ownership, ownership};
 use crate::repository::ResticRepository;
 use crate::sink::{Sink, ZeroChunks};
@@ -26,6 +23,7 @@ use crate::snapshot::NewSnapshot;
 use crate::store::{
     FileSource, FileStamp, Ingest, IngestStats, IngestedFile, PreviousFile, SnapshotLabel, TreePath,
 };
+use crate::survival::{self, Needed};
 use crate::tree::{self, NewFile};
 
 /// See [`Ingest`].
@@ -43,19 +41,8 @@ impl<'a> ResticIngest<'a> {
         repository: &'a ResticRepository,
         progress: &'a dyn Progress,
     ) -> Result<Self> {
-        repository.require_writable()?;
         let started = Timestamp::now();
-        progress.step("lock repository");
-        let lock = SharedLock::acquire(repository.vault())?;
-        repository.backend.remove_leftovers();
-        let packs = repository.backend.list::<PackId>(FileType::Pack)?;
-        let loaded = repository.index()?;
-        for unreadable in &loaded.unreadable {
-            progress.warn(unreadable);
-        }
-        let mut sink = Sink::new(repository, progress, lock, Arc::clone(&loaded));
-        adopt(&sink, repository, &loaded, &packs)?;
-        sink.build_on(repository.index()?, &packs);
+        let sink = adopt::start(repository, progress)?;
         Ok(Self {
             repository,
             sink,
@@ -67,20 +54,18 @@ impl<'a> ResticIngest<'a> {
 
     /// Chunks that the caller vouches for. What cannot be had is read, which costs time and no more.
     fn earlier(&self, previous: &PreviousFile) -> Option<ChunkList> {
-        let repository = self.repository;
-        let file = repository.found_file(&previous.snapshot, &previous.path);
-        repository
-            .stored_chunks(repository.index().ok()?, &file.ok()?)
-            .ok()
+        let (repository, base) = (self.repository, self.sink.base());
+        let file = repository.found_file(base, &previous.snapshot, &previous.path);
+        repository.stored_chunks(file.ok()?).ok()
     }
 
     fn parts(&self, source: &FileSource, size_bytes: u64) -> Vec<Part> {
         let previous = source.previous.as_ref();
         let earlier = previous.and_then(|previous| self.earlier(previous));
-        let chunks = earlier.iter().flat_map(ChunkList::iter);
+        let chunks = earlier.iter().flat_map(ChunkList::places);
         let unchanged = previous.map_or(&[][..], |previous| &previous.unchanged);
-        parts(size_bytes, chunks, unchanged, |id| {
-            self.sink.is_stored(BlobType::Data, id)
+        parts(size_bytes, chunks, unchanged, |chunk| {
+            self.sink.is_stored(chunk)
         })
     }
 
@@ -145,7 +130,7 @@ impl Ingest for ResticIngest<'_> {
             path: &source.local,
             tally: Tally::default(),
         };
-        let chunks = intake.chunks(parts, cutter, self.repository.threads())?;
+        let chunks = intake.chunks(parts, cutter, self.repository.waiting_threads())?;
         let ingested = ingested(&intake.tally, before);
         let complete = intake.tally.total_bytes.into_inner() == before.size_bytes;
         if !complete || !is_unchanged(&source.local, &file, &before)? {
@@ -166,7 +151,7 @@ impl Ingest for ResticIngest<'_> {
 
     fn bytes(&mut self, path: &TreePath, content: &[u8]) -> Result<()> {
         let mut sealer = self.sink.sealer()?;
-        let mut chunks: Vec<ChunkId> = Vec::new();
+        let mut chunks = BlockList::default();
         let size_bytes = content.len() as u64;
         let stamp = FileStamp {
             size_bytes,
@@ -182,12 +167,13 @@ impl Ingest for ResticIngest<'_> {
         };
         for raw in content.chunks(READ_BYTES as usize) {
             let id = self.zeros.id_of(raw);
-            if self.sink.store(&mut sealer, BlobType::Data, id, raw)? {
+            let (chunk, is_new) = self.sink.store(&mut sealer, id, raw)?;
+            if is_new {
                 ingested.new_chunks = ingested.new_chunks.saturating_add(1);
             } else {
                 ingested.reused_bytes = ingested.reused_bytes.saturating_add(raw.len() as u64);
             }
-            chunks.push(id);
+            chunks.push(chunk);
         }
         let new = NewFile {
             chunks,
@@ -202,9 +188,10 @@ impl Ingest for ResticIngest<'_> {
         self.files.remove(path);
     }
 
-    fn commit(mut self: Box<Self>, label: &SnapshotLabel) -> Result<(SnapshotId, IngestStats)> {
-        let files = self.files.iter_mut();
-        let files = files.map(|(path, (file, _))| (path, file));
+    fn commit(self: Box<Self>, label: &SnapshotLabel) -> Result<(SnapshotId, IngestStats)> {
+        // A tree is as long as the list of all chunks: the last data need not stay in memory beside it.
+        self.sink.end_data()?;
+        let files = self.files.iter().map(|(path, (file, _))| (path, file));
         let (tree, folders) = tree::write(&self.sink, files, label.time)?;
         self.sink.flush()?;
         let stats = self.stats();
@@ -222,7 +209,13 @@ impl Ingest for ResticIngest<'_> {
             .repository
             .vault()
             .prepare(&object, self.repository.options.compression_level)?;
+        let needed = Needed {
+            sink: &self.sink,
+            files: self.files.values().map(|(file, _)| &file.chunks).collect(),
+        };
+        survival::require(self.repository, &needed)?;
         self.sink.write_snapshot(id, sealed)?;
+        survival::require_still(self.repository, &needed, &id.into())?;
         Ok((id.into(), self.stats()))
     }
 }

@@ -1,7 +1,7 @@
 //! One file on its way into the repository: read, cut, hash, look up, store.
 //!
 //! Several threads read different ranges of one file. Each holds at most [`READ_BYTES`] and the
-//! queue between them is short, so memory does not grow with the file, except for 32 bytes a chunk.
+//! queue between them is short, so memory does not grow with the file, except for four bytes a chunk.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,15 +9,15 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustic_core::repofile::BlobType;
 use vrs_progress::Counter;
 
 use crate::blob::Sealer;
+use crate::block_list::BlockList;
 use crate::chunking::{Content, Cutter, READ_BYTES};
 use crate::error::{Error, Result};
-use crate::id::ChunkId;
+use crate::index::ChunkNumber;
 use crate::layout::Part;
-use crate::sink::{Sink, ZeroChunks};
+use crate::sink::{ChunkRef, Sink, ZeroChunks};
 use crate::{parallel, platform};
 
 /// Bytes of content-defined chunks that go to a thread at once.
@@ -45,7 +45,7 @@ pub(crate) struct Intake<'a> {
 /// What one thread does at a time.
 enum Job {
     Known {
-        chunks: Vec<ChunkId>,
+        chunks: Vec<ChunkNumber>,
         length_bytes: u64,
     },
     /// Read this and cut it on the grid.
@@ -61,7 +61,7 @@ impl Intake<'_> {
         parts: Vec<Part>,
         cutter: Cutter,
         threads: usize,
-    ) -> Result<Vec<ChunkId>> {
+    ) -> Result<BlockList<ChunkRef>> {
         let unknown_bytes: u64 = parts.iter().map(Part::unknown_bytes).sum();
         let jobs = parts.into_iter().flat_map(|part| self.jobs(part, cutter));
         let threads = if unknown_bytes <= READ_BYTES {
@@ -77,10 +77,9 @@ impl Intake<'_> {
                 buffer: Vec::new(),
             })
         };
-        let mut chunks = Vec::new();
-        parallel::each(threads, jobs, worker, Worker::work, |part: Vec<ChunkId>| {
-            chunks.extend(part);
-        })?;
+        let mut chunks = BlockList::default();
+        let add = |part: Vec<ChunkRef>| chunks.extend(part);
+        parallel::each(threads, jobs, worker, Worker::work, add)?;
         Ok(chunks)
     }
 
@@ -160,7 +159,7 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn work(&mut self, job: Job) -> Result<Vec<ChunkId>> {
+    fn work(&mut self, job: Job) -> Result<Vec<ChunkRef>> {
         if self.intake.sink.progress.interrupted() {
             return Err(Error::Interrupted);
         }
@@ -170,14 +169,14 @@ impl Worker<'_> {
                 length_bytes,
             } => {
                 self.account(length_bytes, false);
-                Ok(chunks)
+                chunks.into_iter().map(Sink::stored).collect()
             }
             Job::Range(range) => self.range(range),
             Job::Chunks(chunks) => chunks.iter().map(|chunk| self.chunk(chunk)).collect(),
         }
     }
 
-    fn range(&mut self, range: Range<u64>) -> Result<Vec<ChunkId>> {
+    fn range(&mut self, range: Range<u64>) -> Result<Vec<ChunkRef>> {
         let mut buffer = std::mem::take(&mut self.buffer);
         self.fill(&mut buffer, &range)?;
         let mut rest = buffer.as_slice();
@@ -218,14 +217,11 @@ impl Worker<'_> {
         }
     }
 
-    fn chunk(&mut self, raw: &[u8]) -> Result<ChunkId> {
+    fn chunk(&mut self, raw: &[u8]) -> Result<ChunkRef> {
         let id = self.intake.zeros.id_of(raw);
-        let new = self
-            .intake
-            .sink
-            .store(&mut self.sealer, BlobType::Data, id, raw)?;
-        self.account(raw.len() as u64, new);
-        Ok(id)
+        let (chunk, is_new) = self.intake.sink.store(&mut self.sealer, id, raw)?;
+        self.account(raw.len() as u64, is_new);
+        Ok(chunk)
     }
 
     fn account(&self, length_bytes: u64, new: bool) {

@@ -1,9 +1,10 @@
-//! From a password to the master key.
+//! From a password to the master key, and the keys of a repository.
 //!
 //! Every key file is tried, a damaged one does not hide the others, and a key counts only when it
 //! opens the configuration. Scrypt runs once per process and key; its cost is bounded, because the
 //! parameters come from a file that anybody with access to the storage can change.
 
+use jiff::Timestamp;
 use rustic_core::repofile::{ConfigFile, KeyFile};
 use rustic_core::{FileType, Id};
 use secrecy::zeroize::Zeroizing;
@@ -13,13 +14,18 @@ use crate::crypto::{MasterKey, hash};
 use crate::error::{Error, Result};
 use crate::object::Vault;
 use crate::password::Password;
+use crate::repository::{InitOptions, ResticRepository, whole_text};
 
 /// Four times what restic writes (N = 2^15, r = 8).
 const LARGEST_SCRYPT_BYTES: u64 = 128 << 20;
-const LARGEST_SCRYPT_P: u32 = 16;
+/// What is mixed in all. restic chooses small N with large p where its measurement of the computer's
+/// speed was disturbed, so p by itself means nothing.
+const LARGEST_SCRYPT_WORK_BYTES: u64 = 16 * LARGEST_SCRYPT_BYTES;
 
 /// What the password opened.
 pub(crate) struct Opened {
+    /// Of the key file.
+    pub(crate) id: Id,
     pub(crate) key: MasterKey,
     pub(crate) config: ConfigFile,
 }
@@ -48,7 +54,11 @@ fn try_key(backend: &Backend, id: &Id, password: &Password) -> Result<Option<Ope
         return Ok(None);
     };
     let config = Vault { backend, key: &key }.load(FileType::Config, Id::default())?;
-    Ok(Some(Opened { key, config }))
+    Ok(Some(Opened {
+        id: *id,
+        key,
+        config,
+    }))
 }
 
 /// Reads a key file and makes sure that using it is possible and not too costly.
@@ -60,19 +70,131 @@ pub(crate) fn read_key_file(backend: &Backend, id: &Id) -> Result<KeyFile> {
     }
     let file: KeyFile =
         serde_json::from_slice(&content).map_err(|error| damaged(error.to_string()))?;
-    let bytes = u64::from(file.n)
-        .saturating_mul(u64::from(file.r))
-        .saturating_mul(128);
-    let sound = file.kdf == "scrypt"
-        && file.n.is_power_of_two()
-        && file.n > 1
-        && file.r > 0
-        && (1..=LARGEST_SCRYPT_P).contains(&file.p)
-        && bytes <= LARGEST_SCRYPT_BYTES;
-    if sound {
+    if file.kdf == "scrypt" && is_affordable(file.n, file.r, file.p) {
         Ok(file)
     } else {
         Err(damaged("its scrypt parameters are out of range".to_owned()))
+    }
+}
+
+/// Whether these parameters of scrypt are possible and not too costly.
+fn is_affordable(n: u32, r: u32, p: u32) -> bool {
+    let bytes = u64::from(n).saturating_mul(r.into()).saturating_mul(128);
+    n.is_power_of_two()
+        && n > 1
+        && r > 0
+        && p > 0
+        && bytes <= LARGEST_SCRYPT_BYTES
+        && bytes.saturating_mul(p.into()) <= LARGEST_SCRYPT_WORK_BYTES
+}
+
+/// A key of a repository, as a list shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// Its id, 64 hexadecimal digits.
+    pub id: String,
+    /// Whether the repository was opened with it.
+    pub is_current: bool,
+    /// Where it was made.
+    pub hostname: Option<String>,
+    /// By whom.
+    pub username: Option<String>,
+    /// When.
+    pub created: Option<Timestamp>,
+}
+
+impl ResticRepository {
+    /// All keys that can be read, and texts about the others.
+    pub fn keys(&self) -> Result<(Vec<KeyRecord>, Vec<String>)> {
+        let (mut keys, mut unreadable) = (Vec::new(), Vec::new());
+        for id in self.backend.list::<Id>(FileType::Key)?.into_keys() {
+            match read_key_file(&self.backend, &id) {
+                Ok(file) => keys.push(KeyRecord {
+                    id: id.to_hex().to_string(),
+                    is_current: id == self.key_id,
+                    hostname: file.hostname,
+                    username: file.username,
+                    created: file.created.map(|time| time.timestamp()),
+                }),
+                Err(error) if error.is_of_whole_storage() => return Err(error),
+                Err(error) => unreadable.push(whole_text(&error)),
+            }
+        }
+        Ok((keys, unreadable))
+    }
+
+    /// Adds a key for another password. `current` must be the password that opened the repository.
+    /// Returns the new key's id, which is certain to open the repository.
+    pub fn add_key(
+        &self,
+        current: &Password,
+        new: &Password,
+        options: &InitOptions,
+    ) -> Result<String> {
+        let id = self.write_key(current, new, options)?;
+        Ok(id.to_hex().to_string())
+    }
+
+    /// Puts a key for another password in place of the one that opened the repository.
+    pub fn change_password(
+        &mut self,
+        current: &Password,
+        new: &Password,
+        options: &InitOptions,
+    ) -> Result<String> {
+        let id = self.write_key(current, new, options)?;
+        self.backend.remove(FileType::Key, self.key_id)?;
+        self.key_id = id;
+        Ok(id.to_hex().to_string())
+    }
+
+    /// Removes a key, named by the first digits of its id. The one that opened the repository stays, so
+    /// there is always one left.
+    pub fn remove_key(&self, wanted: &str) -> Result<String> {
+        let keys = self.backend.list::<Id>(FileType::Key)?;
+        let mut found = keys
+            .keys()
+            .filter(|id| !wanted.is_empty() && id.to_hex().starts_with(wanted));
+        let (Some(id), None) = (found.next(), found.next()) else {
+            return Err(self.key_refused(wanted, "it names no key, or several"));
+        };
+        if *id == self.key_id {
+            let reason =
+                "it is the key in use; open the repository with another password to remove it";
+            return Err(self.key_refused(wanted, reason));
+        }
+        self.backend.remove(FileType::Key, *id)?;
+        Ok(id.to_hex().to_string())
+    }
+
+    fn key_refused(&self, wanted: &str, reason: &'static str) -> Error {
+        Error::InvalidRequest {
+            subject: format!(
+                "key '{wanted}' of the repository at {}",
+                self.backend.location()
+            ),
+            reason,
+        }
+    }
+
+    fn write_key(&self, current: &Password, new: &Password, options: &InitOptions) -> Result<Id> {
+        let (hostname, username) = (options.hostname.clone(), options.username.clone());
+        let generated = read_key_file(&self.backend, &self.key_id)?
+            .key_from_password(&current.expose())
+            .and_then(|key| KeyFile::generate(key, &new.expose(), hostname, username, true));
+        let file =
+            generated.map_err(|error| self.backend.error("read", "the key in use", error))?;
+        let invalid = |error: serde_json::Error| self.backend.damaged("a new key", error);
+        let content = serde_json::to_vec(&file).map_err(invalid)?;
+        let id = Id::new(hash(&content));
+        self.backend.write(FileType::Key, id, content.into())?;
+        // Before anybody relies on it.
+        match try_key(&self.backend, &id, new)? {
+            Some(_) => Ok(id),
+            None => Err(self
+                .backend
+                .damaged("the new key", "it does not open the repository")),
+        }
     }
 }
 
@@ -84,4 +206,20 @@ fn master_key(file: &KeyFile, password: &Password) -> Option<MasterKey> {
         Zeroizing::new(r),
     );
     MasterKey::from_parts(&encrypt, &k, &r)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_affordable;
+
+    #[test]
+    fn what_restic_may_choose_is_affordable_and_nothing_absurd() {
+        assert!(is_affordable(1 << 15, 8, 7));
+        assert!(is_affordable(1 << 10, 8, 900));
+        assert!(!is_affordable(1 << 18, 8, 1));
+        assert!(!is_affordable(1 << 15, 8, 70));
+        assert!(!is_affordable(1 << 10, u32::MAX, u32::MAX));
+        assert!(!is_affordable(1, 8, 1) && !is_affordable(3, 8, 1));
+        assert!(!is_affordable(1 << 15, 0, 1) && !is_affordable(1 << 15, 8, 0));
+    }
 }

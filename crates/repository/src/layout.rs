@@ -33,27 +33,32 @@ pub(crate) struct ChunkList {
 }
 
 impl ChunkList {
-    /// Of no chunk yet, with room for `chunks`.
-    pub(crate) fn new(loaded: Arc<LoadedIndex>, chunks: usize) -> Self {
+    /// Of these chunks of an index.
+    pub(crate) fn new(loaded: Arc<LoadedIndex>, numbers: Vec<ChunkNumber>) -> Self {
+        let mut size_bytes: u64 = 0;
+        let offset_before = |number: &ChunkNumber| {
+            let length_bytes = loaded
+                .index
+                .chunk(*number)
+                .map_or(0, |(_, at)| at.raw_bytes());
+            let offset = size_bytes;
+            size_bytes = size_bytes.saturating_add(length_bytes.into());
+            offset
+        };
+        let offsets = numbers.iter().map(offset_before).collect();
         Self {
             loaded,
-            numbers: Vec::with_capacity(chunks),
-            offsets: Vec::with_capacity(chunks),
-            size_bytes: 0,
+            numbers,
+            offsets,
+            size_bytes,
         }
     }
 
-    /// Adds a chunk at the end. False when the index does not know it.
-    pub(crate) fn push(&mut self, id: &ChunkId) -> bool {
-        let index = &self.loaded.index;
-        let Some(number) = index.number(id) else {
-            return false;
-        };
-        let length_bytes = index.chunk(number).map_or(0, |(_, at)| at.raw_bytes());
-        self.numbers.push(number);
-        self.offsets.push(self.size_bytes);
-        self.size_bytes = self.size_bytes.saturating_add(length_bytes.into());
-        true
+    /// The same without those from a position on.
+    pub(crate) fn truncate(&mut self, chunks: usize) {
+        self.size_bytes = self.offsets.get(chunks).copied().unwrap_or(self.size_bytes);
+        self.numbers.truncate(chunks);
+        self.offsets.truncate(chunks);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -67,6 +72,11 @@ impl ChunkList {
 
     pub(crate) fn number(&self, position: usize) -> Option<ChunkNumber> {
         self.numbers.get(position).copied()
+    }
+
+    /// All chunks with their places in the file.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (ChunkNumber, Range<u64>)> + '_ {
+        self.numbers().zip(self.iter().map(|chunk| chunk.range()))
     }
 
     pub(crate) fn numbers(&self) -> impl Iterator<Item = ChunkNumber> + '_ {
@@ -118,7 +128,7 @@ impl ChunkList {
 pub(crate) enum Part {
     /// Known without reading.
     Known {
-        chunks: Vec<ChunkId>,
+        chunks: Vec<ChunkNumber>,
         range: Range<u64>,
     },
     /// To be read.
@@ -131,32 +141,32 @@ pub(crate) enum Part {
 /// for, and `is_stored`.
 pub(crate) fn parts(
     size_bytes: u64,
-    earlier: impl Iterator<Item = StoredChunk>,
+    earlier: impl Iterator<Item = (ChunkNumber, Range<u64>)>,
     unchanged: &[Range<u64>],
-    is_stored: impl Fn(&ChunkId) -> bool,
+    is_stored: impl Fn(ChunkNumber) -> bool,
 ) -> Vec<Part> {
     let unchanged = merged(unchanged);
     let mut parts = Vec::new();
     let mut done: u64 = 0;
-    for chunk in earlier {
-        let vouched = chunk.end() <= size_bytes && covers(&unchanged, &chunk.range());
-        if !vouched || !is_stored(&chunk.id) {
+    for (chunk, place) in earlier {
+        let vouched = place.end <= size_bytes && covers(&unchanged, &place);
+        if !vouched || !is_stored(chunk) {
             continue;
         }
-        if done < chunk.offset {
-            parts.push(Part::Unknown(done..chunk.offset));
+        if done < place.start {
+            parts.push(Part::Unknown(done..place.start));
         }
+        done = place.end;
         match parts.last_mut() {
-            Some(Part::Known { chunks, range }) if range.end == chunk.offset => {
-                chunks.push(chunk.id);
-                range.end = chunk.end();
+            Some(Part::Known { chunks, range }) if range.end == place.start => {
+                chunks.push(chunk);
+                range.end = place.end;
             }
             _ => parts.push(Part::Known {
-                chunks: vec![chunk.id],
-                range: chunk.range(),
+                chunks: vec![chunk],
+                range: place,
             }),
         }
-        done = chunk.end();
     }
     if done < size_bytes {
         parts.push(Part::Unknown(done..size_bytes));
@@ -190,22 +200,40 @@ fn covers(merged: &[Range<u64>], range: &Range<u64>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rustic_core::repofile::BlobType;
+
     use super::*;
+    use crate::id::PackId;
+    use crate::index::{Index, IndexBlob, IndexPack};
 
     const ALL: &[Range<u64>] = &[Range { start: 0, end: 100 }];
+
+    /// Four chunks of an index.
+    fn numbers() -> [ChunkNumber; 4] {
+        let mut index = Index::default();
+        let blobs = [0, 1, 2, 3].map(|number| IndexBlob {
+            id: id(number),
+            kind: BlobType::Data,
+            offset: 0,
+            length: 10,
+            uncompressed_length: None,
+        });
+        index.add(&IndexPack {
+            id: PackId::from_bytes([9; 32]),
+            blobs: blobs.to_vec(),
+            time: None,
+            size: None,
+        });
+        index.sort();
+        [0, 1, 2, 3].map(|number| index.number(&id(number)).unwrap())
+    }
 
     fn id(number: u8) -> ChunkId {
         ChunkId::from_bytes([number; 32])
     }
 
-    fn earlier() -> impl Iterator<Item = StoredChunk> {
-        [(0, 0_u64), (1, 10), (2, 20), (3, 30)]
-            .map(|(number, offset)| StoredChunk {
-                offset,
-                length_bytes: 10,
-                id: id(number),
-            })
-            .into_iter()
+    fn earlier() -> impl Iterator<Item = (ChunkNumber, Range<u64>)> {
+        numbers().into_iter().zip([0..10, 10..20, 20..30, 30..40])
     }
 
     #[test]
@@ -215,12 +243,12 @@ mod tests {
             parts,
             [
                 Part::Known {
-                    chunks: vec![id(0)],
+                    chunks: vec![numbers()[0]],
                     range: 0..10
                 },
                 Part::Unknown(10..20),
                 Part::Known {
-                    chunks: vec![id(2), id(3)],
+                    chunks: numbers()[2..].to_vec(),
                     range: 20..40
                 },
                 Part::Unknown(40..45),
@@ -233,7 +261,7 @@ mod tests {
         assert_eq!(
             parts(10, earlier(), &[0..5, 5..10], |_| true),
             [Part::Known {
-                chunks: vec![id(0)],
+                chunks: vec![numbers()[0]],
                 range: 0..10
             }]
         );
@@ -242,7 +270,7 @@ mod tests {
     #[test]
     fn what_is_not_stored_or_lies_behind_the_end_is_read() {
         assert_eq!(
-            parts(10, earlier(), ALL, |id| *id != ChunkId::from_bytes([0; 32])),
+            parts(10, earlier(), ALL, |chunk| chunk != numbers()[0]),
             [Part::Unknown(0..10)]
         );
         assert_eq!(parts(5, earlier(), ALL, |_| true), [Part::Unknown(0..5)]);

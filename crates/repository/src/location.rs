@@ -1,72 +1,352 @@
 //! Where a repository is, as the user writes it.
 //!
-//! A [`Location`] is checked when it is parsed: what this version cannot reach is an error there
-//! and not a folder with a strange name later.
+//! The syntax is restic's (its manual, "Preparing a new repository"). A [`Location`] is checked when
+//! it is parsed: what this version cannot reach is an error there and not a folder with a strange
+//! name later. A password in a location is used and never shown again: [`fmt::Display`] and
+//! [`fmt::Debug`] leave it out, and what they give can be parsed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use url::Url;
 
-/// Schemes that restic and its relatives know, so that `sftp:host:/srv` is not taken for a folder.
-const FOREIGN_SCHEMES: [&str; 13] = [
-    "azure", "b2", "gs", "http", "https", "opendal", "rclone", "rest", "s3", "sftp", "ssh",
-    "swift", "webdav",
+use crate::error::{Error, Result};
+use crate::password::Password;
+
+/// Schemes of restic and its relatives that are not folders and not known here.
+const FOREIGN_SCHEMES: [&str; 9] = [
+    "azure", "b2", "gs", "http", "https", "opendal", "ssh", "swift", "webdav",
 ];
 
 /// The place of a repository.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Location {
-    folder: PathBuf,
+    pub(crate) place: Place,
 }
 
+/// What a [`Location`] names.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    Folder(PathBuf),
+    Sftp(SftpPlace),
+    S3(S3Place),
+    Rest(RestPlace),
+    /// A remote of rclone and a path in it, as rclone writes them.
+    Rclone(String),
+}
+
+/// A folder on a host that is reached with `ssh`.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct SftpPlace {
+    pub(crate) user: Option<String>,
+    /// Without the brackets of an address.
+    pub(crate) host: String,
+    pub(crate) port: Option<u16>,
+    /// Not starting with `/`: below the user's home folder.
+    pub(crate) path: String,
+}
+
+/// A part of a bucket.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct S3Place {
+    pub(crate) endpoint: Url,
+    pub(crate) bucket: String,
+    /// Empty, or without a slash at either end.
+    pub(crate) prefix: String,
+}
+
+/// A server that speaks restic's REST protocol.
+#[derive(Clone)]
+pub(crate) struct RestPlace {
+    /// With the user, without the password, ending with `/`.
+    pub(crate) url: Url,
+    pub(crate) password: Option<Password>,
+}
+
+impl PartialEq for RestPlace {
+    fn eq(&self, other: &Self) -> bool {
+        self.url == other.url
+    }
+}
+
+impl Eq for RestPlace {}
+
 impl Location {
-    /// Understands `PATH` and `local:PATH`.
+    /// Understands `PATH` and `local:PATH`, `sftp:USER@HOST:PATH` and `sftp://USER@HOST:PORT/PATH`,
+    /// `s3:URL/BUCKET/PREFIX`, `rest:URL` and `rclone:REMOTE:PATH`.
     pub fn parse(text: &str) -> Result<Self> {
-        let path = match text.split_once(':') {
-            Some(("local", path)) => path,
-            Some((scheme, _)) if FOREIGN_SCHEMES.contains(&scheme) => {
-                // What follows the scheme may hold a password.
-                let location = format!("{scheme}:...");
+        let (scheme, rest) = text.split_once(':').unwrap_or(("", text));
+        let place = match scheme {
+            "local" => folder(rest),
+            "sftp" => sftp(rest).map(Place::Sftp),
+            "s3" => s3(rest).map(Place::S3),
+            "rest" => rest_server(rest).map(Place::Rest),
+            "rclone" => rclone(rest),
+            _ if FOREIGN_SCHEMES.contains(&scheme) => {
                 return Err(Error::UnsupportedLocation {
-                    location,
+                    // What follows the scheme may hold a password.
+                    location: format!("{scheme}:..."),
                     scheme: scheme.to_owned(),
                 });
             }
-            _ => text,
+            _ => folder(text),
         };
-        if path.is_empty() || path.contains('\0') {
-            let reason = if path.is_empty() {
-                "it is empty"
-            } else {
-                "it holds a null character"
-            };
-            return Err(Error::InvalidLocation {
-                location: text.to_owned(),
+        place
+            .map(|place| Self { place })
+            .map_err(|reason| Error::InvalidLocation {
+                location: if is_elsewhere(scheme) {
+                    format!("{scheme}:...")
+                } else {
+                    text.to_owned()
+                },
                 reason,
-            });
-        }
-        Ok(Self {
-            folder: PathBuf::from(path),
-        })
+            })
     }
 
-    /// The folder.
+    /// The host of a REST server that wants a login which the location does not hold.
     #[must_use]
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    pub fn login_host(&self) -> Option<&str> {
+        match &self.place {
+            Place::Rest(place) if place.password.is_none() => place.url.host_str(),
+            _ => None,
+        }
+    }
+
+    /// The folder, of a repository on this host.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Folder(folder) => Some(folder),
+            _ => None,
+        }
+    }
+}
+
+fn is_elsewhere(scheme: &str) -> bool {
+    matches!(scheme, "sftp" | "s3" | "rest" | "rclone")
+}
+
+type Parsed<T> = std::result::Result<T, &'static str>;
+
+fn require_text(text: &str) -> Parsed<&str> {
+    match text {
+        "" => Err("it is empty"),
+        _ if text.contains('\0') => Err("it holds a null character"),
+        _ => Ok(text),
+    }
+}
+
+fn folder(text: &str) -> Parsed<Place> {
+    require_text(text).map(|path| Place::Folder(PathBuf::from(path)))
+}
+
+fn sftp(text: &str) -> Parsed<SftpPlace> {
+    let place = if text.starts_with("//") {
+        sftp_url(text)?
+    } else {
+        let (login, path) = text
+            .rsplit_once("]:")
+            .map(|(login, path)| (format!("{login}]"), path))
+            .or_else(|| {
+                let (login, path) = text.split_once(':')?;
+                Some((login.to_owned(), path))
+            })
+            .ok_or("it has no ':' between host and path")?;
+        if path
+            .split_once('@')
+            .is_some_and(|(_, rest)| rest.contains(':'))
+        {
+            return Err("it seems to hold a password, which ssh does not take; use a key");
+        }
+        let (user, host) = match login.rsplit_once('@') {
+            Some((user, host)) => (Some(user.to_owned()), host),
+            None => (None, login.as_str()),
+        };
+        SftpPlace {
+            user,
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: None,
+            path: path.to_owned(),
+        }
+    };
+    // `ssh` would take them for options.
+    let is_option = |text: &str| text.starts_with('-');
+    if place.host.is_empty() || is_option(&place.host) {
+        return Err("it names no host");
+    }
+    if place
+        .user
+        .as_deref()
+        .is_some_and(|user| user.is_empty() || is_option(user))
+    {
+        return Err("its user is no name");
+    }
+    require_text(&place.path)?;
+    Ok(place)
+}
+
+/// After the host one slash divides, so an absolute path begins with two, as for restic.
+fn sftp_url(text: &str) -> Parsed<SftpPlace> {
+    let url = Url::parse(&format!("sftp:{text}")).map_err(|_| "it is no URL")?;
+    if url.password().is_some() {
+        return Err("it holds a password, which ssh does not take; use a key");
+    }
+    let decode = |text: &str| {
+        percent_encoding::percent_decode_str(text)
+            .decode_utf8()
+            .map(std::borrow::Cow::into_owned)
+            .map_err(|_| "it is not valid Unicode")
+    };
+    let user = Some(url.username()).filter(|user| !user.is_empty());
+    let path = url.path();
+    Ok(SftpPlace {
+        user: user.map(decode).transpose()?,
+        host: url
+            .host_str()
+            .unwrap_or_default()
+            .trim_matches(['[', ']'])
+            .to_owned(),
+        port: url.port(),
+        path: decode(path.strip_prefix('/').unwrap_or(path))?,
+    })
+}
+
+fn s3(text: &str) -> Parsed<S3Place> {
+    let has_scheme = text.starts_with("http://") || text.starts_with("https://");
+    let whole = if has_scheme {
+        text.to_owned()
+    } else {
+        format!("https://{}", text.trim_start_matches('/'))
+    };
+    let mut endpoint = Url::parse(&whole).map_err(|_| "it is no URL")?;
+    if has_login(&endpoint) {
+        return Err("it holds a login; keys come from AWS_ACCESS_KEY_ID or the shared profile");
+    }
+    let path = endpoint.path().trim_matches('/').to_owned();
+    let (bucket, prefix) = path.split_once('/').unwrap_or((&path, ""));
+    if bucket.is_empty() {
+        return Err("it names no bucket");
+    }
+    let place = S3Place {
+        bucket: bucket.to_owned(),
+        prefix: prefix.trim_matches('/').to_owned(),
+        endpoint: {
+            endpoint.set_path("");
+            endpoint.set_query(None);
+            endpoint.set_fragment(None);
+            endpoint
+        },
+    };
+    Ok(place)
+}
+
+fn has_login(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
+}
+
+fn rest_server(text: &str) -> Parsed<RestPlace> {
+    let mut url = Url::parse(text).map_err(|_| "it is no URL")?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err("it is no http or https URL");
+    }
+    let password = url
+        .password()
+        .map(|password| {
+            percent_encoding::percent_decode_str(password)
+                .decode_utf8()
+                .map(|password| Password::new(password.into_owned()))
+                .map_err(|_| "its password is not valid Unicode")
+        })
+        .transpose()?;
+    // Cannot fail for a URL with a host.
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
+    Ok(RestPlace { url, password })
+}
+
+fn rclone(text: &str) -> Parsed<Place> {
+    require_text(text)?;
+    match text.split_once(':') {
+        _ if text.starts_with('-') => Err("it begins like an option of rclone"),
+        None => Err("it has no ':' between remote and path"),
+        Some(_) => Ok(Place::Rclone(text.to_owned())),
     }
 }
 
 impl fmt::Display for Location {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}", self.folder.display())
+        match &self.place {
+            Place::Folder(folder) => write!(formatter, "{}", folder.display()),
+            Place::Sftp(place) => place.fmt(formatter),
+            Place::S3(place) => place.fmt(formatter),
+            Place::Rest(place) => write!(formatter, "rest:{}", place.url),
+            // rclone's connection strings, as in `:sftp,pass=...:path`, may hold secrets.
+            Place::Rclone(remote) => {
+                let (options, path) = remote.rsplit_once(':').unwrap_or((remote, ""));
+                let name = options.split(',').next().unwrap_or_default();
+                write!(formatter, "rclone:{name}:{path}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for SftpPlace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            user,
+            host,
+            port,
+            path,
+        } = self;
+        let login = user
+            .as_ref()
+            .map(|user| format!("{user}@"))
+            .unwrap_or_default();
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.clone()
+        };
+        match port {
+            Some(port) => write!(formatter, "sftp://{login}{host}:{port}/{path}"),
+            None => write!(formatter, "sftp:{login}{host}:{path}"),
+        }
+    }
+}
+
+impl fmt::Display for S3Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "s3:{}{}", self.endpoint, self.bucket)?;
+        if self.prefix.is_empty() {
+            Ok(())
+        } else {
+            write!(formatter, "/{}", self.prefix)
+        }
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Location({self})")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn shown(text: &str) -> String {
+        Location::parse(text).unwrap().to_string()
+    }
+
+    fn refused(text: &str) -> String {
+        Location::parse(text).unwrap_err().to_string()
+    }
 
     #[test]
     fn folders_with_odd_names_are_folders() {
@@ -80,17 +360,81 @@ mod tests {
         ] {
             assert_eq!(
                 Location::parse(text).unwrap().folder(),
-                Path::new(folder),
+                Some(Path::new(folder)),
                 "{text}"
             );
         }
     }
 
     #[test]
-    fn other_storage_is_refused_without_repeating_a_secret() {
-        let error = Location::parse("rest:https://me:hunter2@host/").unwrap_err();
-        insta::assert_snapshot!(error, @r#"repositories at "rest:..." are not supported yet: the scheme "rest" is unknown here; use a folder, as PATH or local:PATH"#);
-        let error = Location::parse("local:").unwrap_err();
-        insta::assert_snapshot!(error, @r#""local:" is not a repository location: it is empty; give a folder, as PATH or local:PATH"#);
+    fn locations_elsewhere_are_understood_as_restic_writes_them() {
+        for (text, canonical) in [
+            ("sftp:me@host:/srv/repo", "sftp:me@host:/srv/repo"),
+            ("sftp:host:repo", "sftp:host:repo"),
+            ("sftp:me@[::1]:/srv", "sftp:me@[::1]:/srv"),
+            (
+                "sftp://me@host:2222//srv/repo",
+                "sftp://me@host:2222//srv/repo",
+            ),
+            ("sftp://me@[::1]:2222/repo", "sftp://me@[::1]:2222/repo"),
+            ("sftp://host//srv/a%20b", "sftp:host:/srv/a b"),
+            (
+                "s3:s3.amazonaws.com/bucket",
+                "s3:https://s3.amazonaws.com/bucket",
+            ),
+            (
+                "s3:http://localhost:9000/bucket/a/b/",
+                "s3:http://localhost:9000/bucket/a/b",
+            ),
+            ("rest:http://host:8000/me", "rest:http://host:8000/me/"),
+            ("rest:https://me:hunter2@host/", "rest:https://me@host/"),
+            ("rclone:b2prod:yggdrasil/foo", "rclone:b2prod:yggdrasil/foo"),
+            ("rclone::sftp,pass=hunter2:/x", "rclone::sftp:/x"),
+        ] {
+            assert_eq!(shown(text), canonical, "{text}");
+        }
+        for text in [
+            "sftp:me@[::1]:/srv",
+            "sftp://me@host:2222//srv/repo",
+            "rest:https://me@host/",
+        ] {
+            let location = Location::parse(text).unwrap();
+            assert_eq!(Location::parse(&location.to_string()).unwrap(), location);
+        }
+    }
+
+    #[test]
+    fn passwords_are_kept_and_not_shown() {
+        let location = Location::parse("rest:https://me:hunter%202@host/").unwrap();
+        let Place::Rest(place) = &location.place else {
+            panic!("{location}");
+        };
+        assert_eq!(place.password.as_ref().unwrap().expose(), "hunter 2");
+        assert!(!format!("{location:?} {location}").contains("hunter"));
+    }
+
+    #[test]
+    fn what_cannot_be_reached_is_refused_without_repeating_a_secret() {
+        insta::assert_snapshot!(refused("b2:me:hunter2"), @r#"repositories at "b2:..." are not supported: the scheme "b2" is unknown here; use PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL or rclone:REMOTE:PATH"#);
+        insta::assert_snapshot!(refused("local:"), @r#""local:" is not a repository location: it is empty; give PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL or rclone:REMOTE:PATH"#);
+        insta::assert_snapshot!(refused("sftp://me:hunter2@host//srv"), @r#""sftp:..." is not a repository location: it holds a password, which ssh does not take; use a key; give PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL or rclone:REMOTE:PATH"#);
+        insta::assert_snapshot!(refused("s3:https://me:hunter2@host/bucket"), @r#""s3:..." is not a repository location: it holds a login; keys come from AWS_ACCESS_KEY_ID or the shared profile; give PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL or rclone:REMOTE:PATH"#);
+        for text in [
+            "sftp:host",
+            "sftp::/srv",
+            "sftp:-oProxyCommand=x:/srv",
+            "sftp:-l@host:/srv",
+            "sftp:host:",
+            "sftp://",
+            "s3:host",
+            "s3:",
+            "rest:host",
+            "rest:ftp://host/",
+            "rclone:remote",
+            "rclone:-x:y",
+            "rclone:",
+        ] {
+            assert!(Location::parse(text).is_err(), "{text}");
+        }
     }
 }

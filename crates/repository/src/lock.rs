@@ -2,17 +2,18 @@
 //!
 //! While a snapshot is being made a shared lock lies in `locks`, because `restic prune` removes packs
 //! that no index names yet, and only a lock holds it back. An exclusive lock of another program is
-//! respected. A lock is renewed while packs are sent; one that was not renewed for half an hour, or
-//! whose process on this host has ended, counts for nothing (restic's design document, "Locks").
+//! respected. A prune holds an exclusive lock that vrs itself does not wait for, because its snapshots
+//! and its prune agree otherwise (see `prune`); stock restic waits for it. A lock is renewed while
+//! packs are sent; one that was not renewed for half an hour, or whose process on this host has ended,
+//! counts for nothing (restic's design document, "Locks").
 
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use jiff::{SignedDuration, Timestamp};
 use rustic_core::Id;
 use serde::{Deserialize, Serialize};
 
+use crate::backend::Kind;
 use crate::error::{Error, Result};
 use crate::object::Vault;
 use crate::parallel::lock;
@@ -32,37 +33,74 @@ struct LockFile {
     username: String,
     #[serde(default)]
     pid: u32,
+    /// [`OURS`] in vrs's own locks; restic ignores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    program: Option<String>,
 }
 
-/// A shared lock, held until it is dropped.
+const OURS: &str = "vrs";
+
+/// What a lock is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Adding snapshots: waits for other programs that need the repository for themselves.
+    Adding,
+    /// Pruning: waits for all of restic's locks and for another prune.
+    Pruning,
+}
+
+impl Purpose {
+    fn is_hindered_by(self, file: &LockFile) -> bool {
+        let is_ours = file.program.as_deref() == Some(OURS);
+        match self {
+            Self::Adding => file.exclusive && !is_ours,
+            Self::Pruning => file.exclusive || !is_ours,
+        }
+    }
+}
+
+/// A lock, held until it is dropped; shared unless it is that of a prune.
 pub(crate) struct SharedLock<'a> {
     vault: Vault<'a>,
-    folder: PathBuf,
+    purpose: Purpose,
     held: Mutex<Held>,
 }
 
 struct Held {
-    path: PathBuf,
+    id: Id,
     since: Timestamp,
 }
 
 impl<'a> SharedLock<'a> {
     /// Locks, unless another program holds an exclusive lock.
     pub(crate) fn acquire(vault: Vault<'a>) -> Result<Self> {
-        let folder = vault.backend.lock_folder();
-        std::fs::create_dir_all(&folder)
-            .map_err(|error| Error::local(&folder, "create", None, error))?;
-        refuse_exclusive(vault, &folder)?;
+        Self::acquire_for(vault, Purpose::Adding)
+    }
+
+    /// Locks for a prune: exclusively in the eyes of stock restic.
+    pub(crate) fn acquire_to_prune(vault: Vault<'a>) -> Result<Self> {
+        Self::acquire_for(vault, Purpose::Pruning)
+    }
+
+    fn acquire_for(vault: Vault<'a>, purpose: Purpose) -> Result<Self> {
+        refuse(vault, purpose, None)?;
         let since = Timestamp::now();
-        let path = write(vault, &folder, since)?;
-        let lock = Self {
+        let id = write(vault, purpose, since)?;
+        let held = Self {
             vault,
-            folder,
-            held: Mutex::new(Held { path, since }),
+            purpose,
+            held: Mutex::new(Held { id, since }),
         };
         // Another program may have locked at the same moment; dropping ours is the way back.
-        refuse_exclusive(vault, &lock.folder)?;
-        Ok(lock)
+        refuse(vault, purpose, Some(id))?;
+        Ok(held)
+    }
+
+    /// Whether somebody else is using the repository and said so.
+    pub(crate) fn has_company(&self) -> Result<bool> {
+        let own = lock(&self.held).id;
+        let others = living(self.vault)?;
+        Ok(others.iter().any(|(id, _)| *id != own))
     }
 
     /// Keeps the lock from becoming stale.
@@ -72,69 +110,81 @@ impl<'a> SharedLock<'a> {
         if now.duration_since(held.since) < RENEW_AFTER {
             return Ok(());
         }
-        let path = write(self.vault, &self.folder, now)?;
-        let former = std::mem::replace(&mut *held, Held { path, since: now });
-        remove(&former.path).map_err(|error| Error::local(&former.path, "remove", None, error))
+        let id = write(self.vault, self.purpose, now)?;
+        let former = std::mem::replace(&mut *held, Held { id, since: now });
+        remove(self.vault, former.id)
     }
 }
 
 impl Drop for SharedLock<'_> {
     fn drop(&mut self) {
         // What stays behind is stale as soon as this process ends.
-        let _ = remove(&lock(&self.held).path);
+        let _ = remove(self.vault, lock(&self.held).id);
     }
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+/// Removes a lock, unless somebody else has done so.
+fn remove(vault: Vault<'_>, id: Id) -> Result<()> {
+    match vault.backend.remove(Kind::Lock, id) {
+        Err(_) if is_gone(vault, id) => Ok(()),
         outcome => outcome,
     }
 }
 
-fn write(vault: Vault<'_>, folder: &Path, time: Timestamp) -> Result<PathBuf> {
+fn is_gone(vault: Vault<'_>, id: Id) -> bool {
+    let present = vault.backend.list::<Id>(Kind::Lock);
+    present.is_ok_and(|present| !present.contains_key(&id))
+}
+
+fn write(vault: Vault<'_>, purpose: Purpose, time: Timestamp) -> Result<Id> {
     let file = LockFile {
         time,
-        exclusive: false,
+        exclusive: purpose == Purpose::Pruning,
+        program: Some(OURS.to_owned()),
         hostname: platform::hostname(),
         username: String::new(),
         pid: std::process::id(),
     };
     let (id, sealed) = vault.prepare(&file, 0)?;
-    let path = folder.join(id.to_hex().as_str());
-    let failed = |error| Error::local(&path, "write", None, error);
-    let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    io::Write::write_all(&mut temporary, &sealed).map_err(failed)?;
-    temporary
-        .persist(&path)
-        .map_err(|error| failed(error.error))?;
-    Ok(path)
+    vault.backend.write(Kind::Lock, id, sealed.into())?;
+    Ok(id)
 }
 
-fn refuse_exclusive(vault: Vault<'_>, folder: &Path) -> Result<()> {
-    let failed = |error| Error::local(folder, "list", None, error);
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
+/// Refuses to go on beside a lock that hinders it.
+fn refuse(vault: Vault<'_>, purpose: Purpose, own: Option<Id>) -> Result<()> {
+    let hindrance = living(vault)?
+        .into_iter()
+        .find(|(id, file)| Some(*id) != own && purpose.is_hindered_by(file));
+    hindrance.map_or(Ok(()), |(_, file)| {
+        let (location, holder) = (vault.backend.location().to_owned(), file.holder());
+        Err(Error::Locked { location, holder })
+    })
+}
+
+/// All locks that count. Those that ended processes of this host left are removed.
+fn living(vault: Vault<'_>) -> Result<Vec<(Id, LockFile)>> {
+    let mut living = Vec::new();
+    for id in vault.backend.list::<Id>(Kind::Lock)?.into_keys() {
         // A lock that is gone, or no lock at all, holds nobody back.
-        let Some(file) = read(vault, &path) else {
+        let Some(file) = read(vault, id)? else {
             continue;
         };
-        if file.is_stale() {
-            if file.is_of_ended_process() {
-                remove(&path).map_err(|error| Error::local(&path, "remove", None, error))?;
-            }
-        } else if file.exclusive {
-            let (location, holder) = (vault.backend.location().to_owned(), file.holder());
-            return Err(Error::Locked { location, holder });
+        if !file.is_stale() {
+            living.push((id, file));
+        } else if file.is_of_ended_process() {
+            remove(vault, id)?;
         }
     }
-    Ok(())
+    Ok(living)
 }
 
-fn read(vault: Vault<'_>, path: &Path) -> Option<LockFile> {
-    let id: Id = path.file_name()?.to_str()?.parse().ok()?;
-    let sealed = std::fs::read(path).ok()?;
-    vault.open("lock", id, &sealed).ok()
+fn read(vault: Vault<'_>, id: Id) -> Result<Option<LockFile>> {
+    match vault.backend.read(Kind::Lock, id) {
+        Err(error) if error.is_of_whole_storage() => Err(error),
+        read => Ok(read
+            .ok()
+            .and_then(|sealed| vault.open("lock", id, &sealed).ok())),
+    }
 }
 
 impl LockFile {

@@ -18,8 +18,9 @@ use crate::index::{IndexBlob, IndexPack};
 
 const LENGTH_BYTES: u32 = 4;
 
-/// restic refuses headers of more than 16 MiB, which is four times as much.
-const MOST_BLOBS: usize = 100_000;
+/// Small blobs need several times their size in memory as long as the pack is open. restic refuses
+/// headers of more than 16 MiB, which would be far more of them.
+const MOST_BLOBS: usize = 4096;
 
 /// A blob ready for a pack.
 pub(crate) struct SealedBlob {
@@ -183,21 +184,20 @@ mod tests {
         MasterKey::from_parts(&[1; 32], &[2; 16], &[3; 16]).unwrap()
     }
 
+    fn blob(number: u8, kind: BlobType, uncompressed_length: Option<u32>) -> SealedBlob {
+        SealedBlob {
+            id: ChunkId::from_bytes([number; 32]),
+            kind,
+            sealed: key().seal(&[number; 40]).unwrap(),
+            uncompressed_length,
+        }
+    }
+
     fn sample() -> Pack {
         let mut builder = PackBuilder::default();
-        for (number, kind, uncompressed_length) in [
-            (1, BlobType::Data, None),
-            (2, BlobType::Data, Some(70)),
-            (3, BlobType::Tree, Some(9)),
-        ] {
-            let sealed = key().seal(&[number; 40]).unwrap();
-            builder.add(SealedBlob {
-                id: ChunkId::from_bytes([number; 32]),
-                kind,
-                sealed,
-                uncompressed_length,
-            });
-        }
+        builder.add(blob(1, BlobType::Data, None));
+        builder.add(blob(2, BlobType::Data, Some(70)));
+        builder.add(blob(3, BlobType::Tree, Some(9)));
         builder.finish(&key(), Timestamp::UNIX_EPOCH).unwrap()
     }
 
@@ -228,6 +228,18 @@ mod tests {
             pack.entry.size.unwrap()
         );
         assert_eq!(header_of(&content).unwrap(), pack.entry.blobs);
+    }
+
+    #[test]
+    fn a_pack_is_full_by_its_size_or_by_its_number_of_blobs() {
+        let mut builder = PackBuilder::default();
+        while !builder.is_full(u32::MAX) {
+            builder.add(blob(1, BlobType::Data, None));
+        }
+        assert_eq!(builder.blobs.len(), MOST_BLOBS);
+        let size_bytes = builder.size_bytes;
+        builder.blobs.pop();
+        assert!(builder.is_full(size_bytes) && !builder.is_full(size_bytes + 1));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::path::Path;
+use std::process::Command;
 use std::time::SystemTime;
 
 use crate::store::FileStamp;
@@ -107,7 +108,7 @@ pub(crate) fn write_all_at(file: &File, mut buffer: &[u8], mut offset: u64) -> i
 
 #[cfg(unix)]
 mod system {
-    use super::{File, Metadata, OpenOptions, Ownership, io};
+    use super::{Command, File, Metadata, OpenOptions, Ownership, io};
     use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 
     pub(super) fn inode_and_ctime(metadata: &Metadata, _mtime_ns: i128) -> (u64, i128) {
@@ -166,6 +167,11 @@ mod system {
         })
     }
 
+    /// Keeps Ctrl-C, which is for this process, from a program that it starts.
+    pub(crate) fn keep_from_terminal(command: &mut Command) {
+        std::os::unix::process::CommandExt::process_group(command, 0);
+    }
+
     pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
         file.set_permissions(std::fs::Permissions::from_mode(mode & 0o777))
     }
@@ -173,11 +179,13 @@ mod system {
 
 #[cfg(windows)]
 mod system {
-    use super::{File, Metadata, OpenOptions, Ownership, io};
+    use super::{Command, File, Metadata, OpenOptions, Ownership, io};
     use std::os::windows::fs::{FileExt, OpenOptionsExt};
 
     /// `FILE_FLAG_OPEN_REPARSE_POINT`.
     const OPEN_REPARSE_POINT: u32 = 0x0020_0000;
+    /// `CREATE_NEW_PROCESS_GROUP`.
+    const NEW_PROCESS_GROUP: u32 = 0x0000_0200;
 
     pub(super) fn inode_and_ctime(_metadata: &Metadata, mtime_ns: i128) -> (u64, i128) {
         (0, mtime_ns)
@@ -213,6 +221,10 @@ mod system {
 
     pub(crate) fn is_running(_pid: u32) -> bool {
         true
+    }
+
+    pub(crate) fn keep_from_terminal(command: &mut Command) {
+        std::os::windows::process::CommandExt::creation_flags(command, NEW_PROCESS_GROUP);
     }
 
     pub(crate) fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
@@ -264,5 +276,7 @@ mod holes {
 }
 
 pub(crate) use holes::{is_hole, punch_hole};
-pub(crate) use system::{hostname, is_running, own_ownership, ownership, set_mode};
+pub(crate) use system::{
+    hostname, is_running, keep_from_terminal, own_ownership, ownership, set_mode,
+};
 use system::{inode_and_ctime, no_follow, read_at, write_at};

@@ -36,12 +36,12 @@ impl Weighter<ChunkId, Vec<u8>> for ByLength {
 }
 
 impl<'a> ChunkReader<'a> {
-    pub(crate) fn new(repository: &'a ResticRepository, file: &FoundFile) -> Result<Self> {
+    pub(crate) fn new(repository: &'a ResticRepository, file: FoundFile) -> Result<Self> {
         let items = usize::try_from(CACHE_BYTES / TYPICAL_CHUNK_BYTES).unwrap_or(usize::MAX);
         Ok(Self {
             repository,
             path: file.path.clone(),
-            chunks: repository.stored_chunks(repository.index()?, file)?,
+            chunks: repository.stored_chunks(file)?,
             cache: Cache::with_weighter(items, CACHE_BYTES, ByLength),
         })
     }

@@ -5,16 +5,17 @@
 //! snapshots at the same time.
 
 use std::fmt::Write as _;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use jiff::SignedDuration;
 use rustic_core::repofile::{ConfigFile, SnapshotFile};
 use rustic_core::{
     ConfigOptions, Credentials, FileType, Id, KeyOptions, Repository, RepositoryBackends,
     RepositoryOptions,
 };
 
-use crate::backend::Backend;
+use crate::access::Access;
+use crate::backend::{Backend, Ground};
 use crate::crypto::MasterKey;
 use crate::error::{Error, Result};
 use crate::id::{IndexId, RepositoryId};
@@ -25,6 +26,9 @@ use crate::object::Vault;
 use crate::parallel::lock;
 use crate::password::Password;
 
+/// So often the index is read again when files of it vanish meanwhile.
+const MOST_READINGS: usize = 5;
+
 /// How a new repository is made.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -33,6 +37,8 @@ pub struct InitOptions {
     pub hostname: Option<String>,
     /// Recorded with the first key, for people.
     pub username: Option<String>,
+    /// How storage elsewhere is reached.
+    pub access: Access,
 }
 
 /// How a repository is used.
@@ -48,6 +54,14 @@ pub struct OpenOptions {
     pub index_every_bytes: u64,
     /// Threads that read, hash and compress; 0 means one for each processor.
     pub threads: usize,
+    /// How long a pack that a prune has marked stays. All programs that use a repository must agree
+    /// about it; only tests change it.
+    pub grace: SignedDuration,
+    /// How young a pack is left alone by a prune while others use the repository: a first snapshot over a
+    /// slow line takes days.
+    pub upload_time: SignedDuration,
+    /// How storage elsewhere is reached.
+    pub access: Access,
 }
 
 impl Default for OpenOptions {
@@ -57,6 +71,9 @@ impl Default for OpenOptions {
             pack_bytes: 16 << 20,
             index_every_bytes: 1 << 30,
             threads: 0,
+            grace: SignedDuration::from_hours(24),
+            upload_time: SignedDuration::from_hours(14 * 24),
+            access: Access::default(),
         }
     }
 }
@@ -65,6 +82,8 @@ impl Default for OpenOptions {
 pub struct ResticRepository {
     pub(crate) backend: Backend,
     pub(crate) key: MasterKey,
+    /// Of the key file that opened it.
+    pub(crate) key_id: Id,
     pub(crate) options: OpenOptions,
     config: ConfigFile,
     index: Mutex<Option<Arc<LoadedIndex>>>,
@@ -83,13 +102,13 @@ impl ResticRepository {
     /// Makes a new repository in a new or empty folder. What an interrupted attempt left is no
     /// obstacle. Open it with [`Self::open`].
     pub fn init(location: &Location, password: &Password, options: &InitOptions) -> Result<()> {
-        let backend = Backend::at(location)?;
+        let backend = Backend::at(location, &options.access)?;
         if has_config(&backend)? {
             return Err(Error::AlreadyARepository {
                 location: location.to_string(),
             });
         }
-        clear_interrupted_init(location.folder(), &backend)?;
+        clear_interrupted_init(&backend)?;
         let backends = RepositoryBackends::new(backend.shared(), None);
         let mut key_options = KeyOptions::default().with_created(true);
         key_options.hostname.clone_from(&options.hostname);
@@ -108,8 +127,8 @@ impl ResticRepository {
 
     /// Opens a repository.
     pub fn open(location: &Location, password: &Password, options: &OpenOptions) -> Result<Self> {
-        let backend = Backend::at(location)?;
-        require_repository(location.folder(), &backend)?;
+        let backend = Backend::at(location, &options.access)?;
+        require_repository(&backend)?;
         let opened = keys::open(&backend, password)?;
         if opened.config.version > 2 {
             let (location, version) = (location.to_string(), opened.config.version);
@@ -118,6 +137,7 @@ impl ResticRepository {
         Ok(Self {
             backend,
             key: opened.key,
+            key_id: opened.id,
             options: options.clone(),
             config: opened.config,
             index: Mutex::new(None),
@@ -149,14 +169,25 @@ impl ResticRepository {
 
     /// The index as the repository's index files are now.
     pub(crate) fn index(&self) -> Result<Arc<LoadedIndex>> {
-        let files: Vec<IndexId> = self.backend.list(FileType::Index)?.into_keys().collect();
         let mut cached = lock(&self.index);
-        if let Some(loaded) = cached.as_ref().filter(|loaded| loaded.files == files) {
-            return Ok(Arc::clone(loaded));
+        for _ in 0..MOST_READINGS {
+            let files = self.index_files()?;
+            if let Some(loaded) = cached.as_ref().filter(|loaded| loaded.files == files) {
+                return Ok(Arc::clone(loaded));
+            }
+            let loaded = Arc::new(LoadedIndex::read(self.vault(), files)?);
+            *cached = Some(Arc::clone(&loaded));
+            // Otherwise a prune may have replaced files while they were read; the list tells.
+            if loaded.unreadable.is_empty() {
+                return Ok(loaded);
+            }
         }
-        let loaded = Arc::new(LoadedIndex::read(self.vault(), files)?);
-        *cached = Some(Arc::clone(&loaded));
-        Ok(loaded)
+        let location = self.backend.location().to_owned();
+        cached.clone().ok_or(Error::Broken { location })
+    }
+
+    pub(crate) fn index_files(&self) -> Result<Vec<IndexId>> {
+        Ok(self.backend.list(FileType::Index)?.into_keys().collect())
     }
 
     /// A snapshot object.
@@ -170,56 +201,43 @@ impl ResticRepository {
             threads => threads,
         }
     }
+
+    /// Threads that wait for the storage most of the time.
+    pub(crate) fn waiting_threads(&self) -> usize {
+        self.threads().max(self.backend.connections())
+    }
 }
 
 fn has_config(backend: &Backend) -> Result<bool> {
     Ok(!backend.list::<Id>(FileType::Config)?.is_empty())
 }
 
-fn require_repository(folder: &Path, backend: &Backend) -> Result<()> {
-    let location = backend.location().to_owned();
-    match std::fs::metadata(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::NoRepository { location });
-        }
-        Err(error) => return Err(Error::local(folder, "open", None, error)),
-        Ok(metadata) if !metadata.is_dir() => return Err(Error::NotARepository { location }),
-        Ok(_) => {}
-    }
+fn require_repository(backend: &Backend) -> Result<()> {
     if has_config(backend)? {
-        Ok(())
-    } else {
-        Err(Error::NotARepository { location })
+        return Ok(());
     }
+    let location = backend.location().to_owned();
+    Err(match backend.ground()? {
+        Ground::Nothing => Error::NoRepository { location },
+        Ground::Unusable | Ground::Foreign | Ground::Usable => Error::NotARepository { location },
+    })
 }
 
-/// Refuses a folder with anything but the remains of an interrupted `init` in it, and removes their
+/// Refuses a place with anything but the remains of an interrupted `init` in it, and removes their
 /// key: a key of another master key would keep stock restic from opening the repository.
-fn clear_interrupted_init(folder: &Path, backend: &Backend) -> Result<()> {
-    let not_empty = || Error::NotEmpty {
-        location: backend.location().to_owned(),
+fn clear_interrupted_init(backend: &Backend) -> Result<()> {
+    let mut holds_other = match backend.ground()? {
+        Ground::Nothing => return Ok(()),
+        Ground::Unusable | Ground::Foreign => true,
+        Ground::Usable => false,
     };
-    let names = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => return Err(not_empty()),
-        Err(error) => return Err(Error::local(folder, "open", None, error)),
-        Ok(entries) => entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()),
-    };
-    let ours = [
-        "keys",
-        "snapshots",
-        "index",
-        "data",
-        "locks",
-        "config-tmp-",
-        "lost+found",
-    ];
-    let mut holds_other = names.into_iter().any(|name| !ours.contains(&name.as_str()));
     for kind in [FileType::Snapshot, FileType::Index, FileType::Pack] {
-        holds_other |= !backend.list::<Id>(kind)?.is_empty();
+        holds_other = holds_other || !backend.list::<Id>(kind)?.is_empty();
     }
     if holds_other {
-        return Err(not_empty());
+        return Err(Error::NotEmpty {
+            location: backend.location().to_owned(),
+        });
     }
     backend
         .list::<Id>(FileType::Key)?

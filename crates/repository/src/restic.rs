@@ -1,18 +1,18 @@
 //! [`SnapshotStore`] for repositories in restic's format.
 
-use std::sync::Arc;
-
 use rustic_core::FileType;
 use vrs_progress::Progress;
 
 use crate::error::{Error, Result};
 use crate::id::{RepositoryId, SnapshotId};
 use crate::ingest::ResticIngest;
+use crate::prune;
 use crate::reader::ChunkReader;
+use crate::repair;
 use crate::repository::ResticRepository;
 use crate::store::{
-    CheckOptions, CheckReport, Ingest, RestoreRequest, RestoreStats, SnapshotList, SnapshotStore,
-    StoredFile, StoredFileReader, TreePath,
+    CheckOptions, CheckReport, Ingest, PruneOptions, PruneStats, RestoreRequest, RestoreStats,
+    SnapshotList, SnapshotStore, SnapshotWords, StoredFile, StoredFileReader, TreePath,
 };
 use crate::tree::FoundFile;
 
@@ -35,7 +35,7 @@ impl SnapshotStore for ResticRepository {
 
     fn files(&self, snapshot: &SnapshotId) -> Result<Vec<StoredFile>> {
         Ok(self
-            .found_files(snapshot)?
+            .found_files(&self.index()?, snapshot)?
             .iter()
             .map(FoundFile::stored)
             .collect())
@@ -48,7 +48,7 @@ impl SnapshotStore for ResticRepository {
     ) -> Result<Box<dyn StoredFileReader + 'a>> {
         Ok(Box::new(ChunkReader::new(
             self,
-            &self.found_file(snapshot, path)?,
+            self.found_file(&self.index()?, snapshot, path)?,
         )?))
     }
 
@@ -58,9 +58,8 @@ impl SnapshotStore for ResticRepository {
         new: (&SnapshotId, &TreePath),
     ) -> Result<u64> {
         let loaded = self.index()?;
-        let chunks = |(snapshot, path)| {
-            self.stored_chunks(Arc::clone(&loaded), &self.found_file(snapshot, path)?)
-        };
+        let chunks =
+            |(snapshot, path)| self.stored_chunks(self.found_file(&loaded, snapshot, path)?);
         Ok(chunks(new)?.bytes_not_in(&chunks(old)?))
     }
 
@@ -94,7 +93,33 @@ impl SnapshotStore for ResticRepository {
         Ok(())
     }
 
+    fn relabel(
+        &self,
+        snapshot: &SnapshotId,
+        words: &SnapshotWords,
+        progress: &dyn Progress,
+    ) -> Result<SnapshotId> {
+        self.relabel_snapshot(snapshot, words, progress)
+    }
+
+    fn plan_prune(
+        &self,
+        options: &PruneOptions,
+        without: &[SnapshotId],
+        progress: &dyn Progress,
+    ) -> Result<PruneStats> {
+        prune::plan(self, options, without, progress)
+    }
+
+    fn prune(&self, options: &PruneOptions, progress: &dyn Progress) -> Result<PruneStats> {
+        prune::run(self, options, progress)
+    }
+
     fn check(&self, options: &CheckOptions, progress: &dyn Progress) -> Result<CheckReport> {
         self.check_all(*options, progress)
+    }
+
+    fn repair(&self, options: &CheckOptions, progress: &dyn Progress) -> Result<Vec<String>> {
+        repair::run(self, *options, progress)
     }
 }

@@ -95,8 +95,8 @@ impl<'a> Restore<'a> {
         progress: &'a dyn Progress,
     ) -> Result<Self> {
         let zeros = ZeroChunks::default();
-        let files = repository.found_files(&request.snapshot)?;
         let loaded = repository.index()?;
+        let files = repository.found_files(&loaded, &request.snapshot)?;
         let targets: Result<Vec<Target>> = request
             .files
             .iter()
@@ -106,13 +106,7 @@ impl<'a> Restore<'a> {
                     snapshot: request.snapshot,
                     path: file.path.clone(),
                 };
-                Target::new(
-                    repository,
-                    &loaded,
-                    &zeros,
-                    found.ok_or_else(missing)?,
-                    file,
-                )
+                Target::new(repository, &zeros, found.ok_or_else(missing)?, file)
             })
             .collect();
         let targets = targets?;

@@ -3,7 +3,7 @@
 //!
 //! Every blob is stored once, also when several threads meet it at the same time. An index file
 //! names only packs that are stored. Memory holds one open pack for data, one for trees, one for
-//! each thread that is sending, and 32 bytes for each new blob. After a failed write everything
+//! each thread that is sending, and some 40 bytes for each new blob. After a failed write everything
 //! later fails too ([`Error::Broken`]): blobs that were promised may be missing.
 
 use std::collections::{BTreeMap, HashSet};
@@ -18,8 +18,9 @@ use vrs_progress::{Counter, Progress};
 use crate::blob::Sealer;
 use crate::crypto::hash;
 use crate::error::{Error, Result};
-use crate::id::{ChunkId, PackId};
-use crate::index::{IndexFile, IndexPack, LoadedIndex, PackNumber};
+use crate::id::{ChunkId, IndexId, PackId};
+use crate::id_set::IdSet;
+use crate::index::{ChunkNumber, IndexFile, IndexPack, LoadedIndex, PackNumber};
 use crate::lock::SharedLock;
 use crate::pack::{Pack, PackBuilder, SealedBlob};
 use crate::parallel::lock;
@@ -60,19 +61,41 @@ pub(crate) struct Sink<'a> {
     state: Mutex<State>,
     broken: AtomicBool,
     pub(crate) sent: Sent,
-    lock: SharedLock<'a>,
+    pub(crate) lock: SharedLock<'a>,
+    /// Index files written here.
+    indexes: Mutex<Vec<IndexId>>,
 }
 
 #[derive(Default)]
 struct State {
-    new_chunks: HashSet<ChunkId>,
+    new_chunks: IdSet,
     new_trees: HashSet<ChunkId>,
+    trees: Vec<ChunkId>,
     data: PackBuilder,
     tree: PackBuilder,
     /// Stored packs that no index file names yet.
     unindexed: Vec<IndexPack>,
     unindexed_bytes: u64,
     unindexed_blobs: usize,
+}
+
+/// A chunk that is stored or going to be: four bytes that stand for an id of 32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ChunkRef(u32);
+
+impl ChunkRef {
+    /// Marks the numbers of new chunks; the others are those of the index.
+    const NEW: u32 = 1 << 31;
+
+    fn of(number: u32, mark: u32) -> Result<Self> {
+        let number = Some(number).filter(|number| number & Self::NEW == 0);
+        number
+            .map(|number| Self(number | mark))
+            .ok_or_else(|| Error::InvalidRequest {
+                subject: "the snapshot".to_owned(),
+                reason: "it would have more than two thousand million chunks",
+            })
+    }
 }
 
 /// In one index file, whatever little room the blobs take.
@@ -95,6 +118,7 @@ impl<'a> Sink<'a> {
             broken: AtomicBool::new(false),
             sent: Sent::default(),
             lock,
+            indexes: Mutex::default(),
         }
     }
 
@@ -120,52 +144,89 @@ impl<'a> Sink<'a> {
         )
     }
 
-    /// Whether the repository held a blob before this snapshot.
-    pub(crate) fn is_stored(&self, kind: BlobType, id: &ChunkId) -> bool {
-        self.base
-            .index
-            .copies(kind, id)
-            .any(|copy| self.usable.contains(&copy.pack))
+    /// What the repository held before this snapshot.
+    pub(crate) const fn base(&self) -> &Arc<LoadedIndex> {
+        &self.base
     }
 
-    /// Makes sure that a blob is stored. True when it is new.
+    /// Whether the repository held a chunk of the base index, undamaged as far as that can be seen.
+    pub(crate) fn is_stored(&self, chunk: ChunkNumber) -> bool {
+        let mut copies = self.base.index.copies_of(chunk);
+        copies.any(|copy| self.usable.contains(&copy.pack))
+    }
+
+    /// A chunk of the base index that [`Self::is_stored`].
+    pub(crate) fn stored(chunk: ChunkNumber) -> Result<ChunkRef> {
+        ChunkRef::of(chunk.get(), 0)
+    }
+
+    /// Makes sure that a chunk is stored. With it comes whether it is new.
     pub(crate) fn store(
         &self,
         sealer: &mut Sealer<'_>,
-        kind: BlobType,
         id: ChunkId,
         raw: &[u8],
-    ) -> Result<bool> {
-        self.store_sealed(kind, id, || sealer.seal(kind, id, raw))
+    ) -> Result<(ChunkRef, bool)> {
+        self.require_whole()?;
+        let present = self.base.index.number(&id);
+        if let Some(chunk) = present.filter(|chunk| self.is_stored(*chunk)) {
+            return Ok((Self::stored(chunk)?, false));
+        }
+        let claimed = self.state().new_chunks.insert(id);
+        let (number, is_new) = claimed.unwrap_or((ChunkRef::NEW, false));
+        let chunk = ChunkRef::of(number, ChunkRef::NEW)?;
+        if is_new {
+            self.keep(|| sealer.seal(BlobType::Data, id, raw))?;
+        }
+        Ok((chunk, is_new))
     }
 
-    /// Makes sure that a blob is stored, which `seal` makes if it is new. True when it is.
-    pub(crate) fn store_sealed(
+    /// A chunk that is stored already, or about to be.
+    pub(crate) fn known(&self, id: &ChunkId) -> Result<Option<ChunkRef>> {
+        let present = self.base.index.number(id);
+        if let Some(chunk) = present.filter(|chunk| self.is_stored(*chunk)) {
+            return Self::stored(chunk).map(Some);
+        }
+        let new = self.state().new_chunks.number(id);
+        new.map(|number| ChunkRef::of(number, ChunkRef::NEW))
+            .transpose()
+    }
+
+    /// Whether a tree is stored already, or about to be.
+    pub(crate) fn knows_tree(&self, id: &ChunkId) -> bool {
+        let mut copies = self.base.index.copies(BlobType::Tree, id);
+        copies.any(|copy| self.usable.contains(&copy.pack)) || self.state().new_trees.contains(id)
+    }
+
+    /// Makes sure that a tree is stored, which `seal` makes if it is new.
+    pub(crate) fn store_tree(
         &self,
-        kind: BlobType,
         id: ChunkId,
         seal: impl FnOnce() -> Result<SealedBlob>,
-    ) -> Result<bool> {
-        if !self.claim(kind, id)? {
-            return Ok(false);
+    ) -> Result<()> {
+        self.require_whole()?;
+        self.state().trees.push(id);
+        let mut copies = self.base.index.copies(BlobType::Tree, &id);
+        if copies.any(|copy| self.usable.contains(&copy.pack)) || !self.state().new_trees.insert(id)
+        {
+            return Ok(());
         }
-        // From here on others rely on this blob.
-        let stored = seal().and_then(|blob| self.add(blob));
-        stored.inspect_err(|_| self.broken.store(true, Ordering::Release))?;
-        Ok(true)
+        self.keep(seal)
     }
 
-    /// Whether the caller has to store the blob.
-    fn claim(&self, kind: BlobType, id: ChunkId) -> Result<bool> {
-        self.require_whole()?;
-        if self.is_stored(kind, &id) {
-            return Ok(false);
+    /// Adds a new blob, on which others rely from now on.
+    fn keep(&self, seal: impl FnOnce() -> Result<SealedBlob>) -> Result<()> {
+        let kept = seal().and_then(|blob| self.add(blob));
+        kept.inspect_err(|_| self.broken.store(true, Ordering::Release))
+    }
+
+    /// The id of a chunk that this sink gave a reference to.
+    pub(crate) fn id(&self, chunk: ChunkRef) -> Option<ChunkId> {
+        if chunk.0 & ChunkRef::NEW == 0 {
+            let number = ChunkNumber::new(chunk.0);
+            return self.base.index.chunk(number).map(|(id, _)| id);
         }
-        let mut state = self.state();
-        Ok(match kind {
-            BlobType::Data => state.new_chunks.insert(id),
-            BlobType::Tree => state.new_trees.insert(id),
-        })
+        self.state().new_chunks.get(chunk.0 & !ChunkRef::NEW)
     }
 
     fn require_whole(&self) -> Result<()> {
@@ -224,18 +285,44 @@ impl<'a> Sink<'a> {
 
     /// Writes an index file for packs that are stored already.
     pub(crate) fn write_index_of(&self, packs: Vec<IndexPack>) -> Result<()> {
-        if packs.is_empty() {
-            return Ok(());
-        }
-        let file = IndexFile {
+        self.write_index_file(&IndexFile {
             packs,
             packs_to_delete: Vec::new(),
-        };
+        })
+    }
+
+    /// Writes an index file, unless it says nothing.
+    pub(crate) fn write_index_file(&self, file: &IndexFile) -> Result<()> {
+        if file.packs.is_empty() && file.packs_to_delete.is_empty() {
+            return Ok(());
+        }
         let (id, sealed) = self
             .repository
             .vault()
-            .prepare(&file, self.repository.options.compression_level)?;
-        self.write("write index", FileType::Index, id, sealed.into())
+            .prepare(file, self.repository.options.compression_level)?;
+        self.write("write index", FileType::Index, id, sealed.into())?;
+        lock(&self.indexes).push(id.into());
+        Ok(())
+    }
+
+    /// Whether the index files in storage are those that this snapshot was built on and those that
+    /// it wrote, no more and no fewer.
+    pub(crate) fn is_alone(&self, files: &[IndexId]) -> bool {
+        let own = lock(&self.indexes);
+        let mut known: Vec<IndexId> = self.base.files.iter().chain(&*own).copied().collect();
+        known.sort_unstable();
+        known.dedup();
+        known == files
+    }
+
+    /// The ids of all trees that were stored or found.
+    pub(crate) fn trees(&self) -> Vec<ChunkId> {
+        self.state().trees.clone()
+    }
+
+    /// Stores a blob as it is, however many of it there are.
+    pub(crate) fn copy(&self, blob: SealedBlob) -> Result<()> {
+        self.keep(|| Ok(blob))
     }
 
     /// Writes the snapshot itself. Everything it needs must have been flushed.
@@ -263,22 +350,27 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
+    /// Sends the data that is still in memory: no more will come.
+    pub(crate) fn end_data(&self) -> Result<()> {
+        self.send_open(BlobType::Data)
+    }
+
     /// Sends everything that is still in memory and writes the index of it.
     pub(crate) fn flush(&self) -> Result<()> {
+        self.send_open(BlobType::Data)?;
+        self.send_open(BlobType::Tree)?;
+        let written = self.write_index();
+        written.inspect_err(|_| self.broken.store(true, Ordering::Release))
+    }
+
+    fn send_open(&self, kind: BlobType) -> Result<()> {
         self.require_whole()?;
-        let open = {
-            let mut state = self.state();
-            [
-                std::mem::take(&mut state.data),
-                std::mem::take(&mut state.tree),
-            ]
-        };
-        let flushed = open
-            .into_iter()
-            .filter(|pack| !pack.is_empty())
-            .try_for_each(|pack| self.send_pack(pack));
-        let flushed = flushed.and_then(|()| self.write_index());
-        flushed.inspect_err(|_| self.broken.store(true, Ordering::Release))
+        let pack = std::mem::take(self.state().builder(kind));
+        if pack.is_empty() {
+            return Ok(());
+        }
+        let sent = self.send_pack(pack);
+        sent.inspect_err(|_| self.broken.store(true, Ordering::Release))
     }
 }
 

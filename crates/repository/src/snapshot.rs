@@ -3,12 +3,17 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rustic_core::repofile::{SnapshotFile, SnapshotSummary, StringList};
-use rustic_core::{FileType, TreeId};
+use rustic_core::{FileType, Id, TreeId};
+use vrs_progress::Progress;
 
 use crate::error::Result;
 use crate::id::SnapshotId;
+use crate::lock::SharedLock;
+use crate::parallel;
 use crate::repository::{ResticRepository, whole_text};
-use crate::store::{IngestStats, SnapshotLabel, SnapshotList, SnapshotRecord, TreePath};
+use crate::store::{
+    IngestStats, SnapshotLabel, SnapshotList, SnapshotRecord, SnapshotWords, TreePath,
+};
 use crate::tree::TreeCount;
 
 /// What a new snapshot records.
@@ -73,20 +78,65 @@ impl ResticRepository {
     /// All snapshots, oldest first. One that cannot be read does not hide the others.
     pub(crate) fn list_snapshots(&self) -> Result<SnapshotList> {
         let mut found = SnapshotList::default();
-        for id in self
-            .backend
-            .list::<SnapshotId>(FileType::Snapshot)?
-            .into_keys()
-        {
-            match self.snapshot_file(&id) {
-                Ok(file) => found.snapshots.push(record(id, file)),
-                Err(error) => found.unreadable.push(whole_text(&error)),
-            }
-        }
+        let ids = self.backend.list::<SnapshotId>(FileType::Snapshot)?;
+        parallel::each(
+            self.backend.connections(),
+            ids.into_keys().map(Ok),
+            || Ok(()),
+            |(), id| match self.snapshot_file(&id) {
+                Err(error) if error.is_of_whole_storage() => Err(error),
+                // Deleted meanwhile, which is no damage.
+                Err(_) if !self.is_listed(&id)? => Ok(None),
+                read => Ok(Some((id, read))),
+            },
+            |read| match read {
+                None => {}
+                Some((id, Ok(file))) => found.snapshots.push(record(id, file)),
+                Some((_, Err(error))) => found.unreadable.push(whole_text(&error)),
+            },
+        )?;
         found
             .snapshots
             .sort_by_key(|record| (record.time, record.id));
         Ok(found)
+    }
+
+    fn is_listed(&self, id: &SnapshotId) -> Result<bool> {
+        let listed = self.backend.list::<SnapshotId>(FileType::Snapshot)?;
+        Ok(listed.contains_key(id))
+    }
+
+    /// Gives a snapshot other tags and another description. As restic does it: a new object takes the
+    /// place of the old one, under a new id; `original` remembers the first.
+    pub(crate) fn relabel_snapshot(
+        &self,
+        id: &SnapshotId,
+        words: &SnapshotWords,
+        progress: &dyn Progress,
+    ) -> Result<SnapshotId> {
+        self.require_writable()?;
+        let _lock = SharedLock::acquire(self.vault())?;
+        let mut file = self.require_snapshot(id)?;
+        if record(*id, file.clone()).has(words) {
+            return Ok(*id);
+        }
+        file.tags = list(words.tags.iter().cloned());
+        file.description.clone_from(&words.description);
+        file.original.get_or_insert(Id::from(*id).into());
+        let (new, sealed) = self
+            .vault()
+            .prepare(&file, self.options.compression_level)?;
+        progress.step("write snapshot");
+        self.backend.write(FileType::Snapshot, new, sealed.into())?;
+        progress.step("remove snapshot");
+        self.backend.remove(FileType::Snapshot, *id)?;
+        Ok(new.into())
+    }
+}
+
+impl SnapshotRecord {
+    fn has(&self, words: &SnapshotWords) -> bool {
+        self.tags == words.tags && self.description == words.description
     }
 }
 

@@ -60,8 +60,35 @@ pub trait SnapshotStore: Send + Sync {
     /// Removes snapshots from the list. Their data stays until it is pruned.
     fn delete(&self, snapshots: &[SnapshotId], progress: &dyn Progress) -> Result<()>;
 
+    /// Gives a snapshot other tags and another description, with one atomic write. Returns its id from
+    /// now on, which may be another one.
+    fn relabel(
+        &self,
+        snapshot: &SnapshotId,
+        words: &SnapshotWords,
+        progress: &dyn Progress,
+    ) -> Result<SnapshotId>;
+
+    /// What [`Self::prune`] would do if the snapshots in `without` were deleted, without changing
+    /// anything.
+    fn plan_prune(
+        &self,
+        options: &PruneOptions,
+        without: &[SnapshotId],
+        progress: &dyn Progress,
+    ) -> Result<PruneStats>;
+
+    /// Gives back the space that no snapshot uses. May be stopped at any moment, and run while
+    /// snapshots are taken, restored and deleted by others.
+    fn prune(&self, options: &PruneOptions, progress: &dyn Progress) -> Result<PruneStats>;
+
     /// Verifies the repository.
     fn check(&self, options: &CheckOptions, progress: &dyn Progress) -> Result<CheckReport>;
+
+    /// Makes the best of what is damaged: objects that are no use to anybody go, sound parts of damaged
+    /// ones are kept, and what is lost is known as lost, so that the next ingest stores it again where
+    /// it still has it. Returns what was done, one text each.
+    fn repair(&self, options: &CheckOptions, progress: &dyn Progress) -> Result<Vec<String>>;
 }
 
 /// A path inside a snapshot: relative, `/`-separated, valid UTF-8, no `.`, `..` or empty parts.
@@ -149,6 +176,56 @@ pub struct SnapshotLabel {
     pub tags: Vec<String>,
     /// The user's description.
     pub description: Option<String>,
+}
+
+/// What may be changed about a snapshot later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotWords {
+    /// All its tags, without commas.
+    pub tags: Vec<String>,
+    /// The user's description.
+    pub description: Option<String>,
+}
+
+/// How to prune.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PruneOptions {
+    /// So much of the data may stay although nobody uses it, in percent of what is used, before
+    /// objects that are partly in use are written anew.
+    pub max_unused_percent: u32,
+    /// The present. Tests prune in the future.
+    pub now: jiff::Timestamp,
+}
+
+impl Default for PruneOptions {
+    /// As restic's `--max-unused 5%`.
+    fn default() -> Self {
+        Self {
+            max_unused_percent: 5,
+            now: jiff::Timestamp::now(),
+        }
+    }
+}
+
+/// What a prune did or would do. Sizes are those of objects in storage.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PruneStats {
+    /// Bytes that snapshots use.
+    pub used_bytes: u64,
+    /// Bytes that no snapshot uses and that are not marked yet, too new ones included.
+    pub unused_bytes: u64,
+    /// Of those: bytes that are too new to be touched. A snapshot in the making may need them.
+    pub too_new_bytes: u64,
+    /// Bytes that are marked now, to be removed when the grace period is over.
+    pub marked_bytes: u64,
+    /// Bytes copied out of objects that were mostly unused.
+    pub repacked_bytes: u64,
+    /// Bytes that were marked earlier and whose grace period is not over.
+    pub waiting_bytes: u64,
+    /// Bytes removed now.
+    pub freed_bytes: u64,
+    /// Bytes that had been marked and are needed again.
+    pub recovered_bytes: u64,
 }
 
 /// How a file is cut into chunks.
@@ -336,8 +413,17 @@ pub struct RestoreStats {
 /// How thoroughly to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CheckOptions {
-    /// Read and verify every pack, not only the structure.
-    pub read_data: bool,
+    /// So much of the data is read and verified, in percent, chosen anew each time. Nothing: only the
+    /// structure is.
+    pub read_percent: u8,
+}
+
+impl CheckOptions {
+    /// Reads all data.
+    #[must_use]
+    pub const fn everything() -> Self {
+        Self { read_percent: 100 }
+    }
 }
 
 /// What a check found.
@@ -349,6 +435,19 @@ pub struct CheckReport {
     pub warnings: Vec<String>,
     /// Snapshots that cannot be restored completely.
     pub damaged_snapshots: Vec<SnapshotId>,
+    /// What of them is lost.
+    pub losses: Vec<Loss>,
+}
+
+/// A part of a snapshot that is lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The file or folder in it; empty for the whole tree.
+    pub path: String,
+    /// Which bytes of the file. None: all of it.
+    pub ranges: Vec<std::ops::Range<u64>>,
 }
 
 /// Reads a stored file from start to end.

@@ -6,14 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustic_core::repofile::{BlobType, Metadata, Node, NodeType, SnapshotFile, Tree};
-use rustic_core::{DataId, Id, TreeId};
+use rustic_core::repofile::{BlobType, Metadata, Node, NodeType, SnapshotFile};
+use rustic_core::{Id, TreeId};
 
 use crate::blob::Sealer;
+use crate::block_list::BlockList;
 use crate::crypto::Digester;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, SnapshotId};
@@ -21,15 +22,16 @@ use crate::index::LoadedIndex;
 use crate::layout::ChunkList;
 use crate::platform::{Ownership, own_ownership};
 use crate::repository::ResticRepository;
-use crate::sink::Sink;
+use crate::sink::{ChunkRef, Sink};
 use crate::store::{FileStamp, StoredFile, TreePath};
+use crate::tree_text::{self, FoundChunks, FoundNode, NewNode};
 
 /// The bit by which Go, and so restic, marks folders.
 const GO_FOLDER: u32 = 1 << 31;
 
 /// A file of a snapshot in the making.
 pub(crate) struct NewFile {
-    pub(crate) chunks: Vec<ChunkId>,
+    pub(crate) chunks: BlockList<ChunkRef>,
     pub(crate) size_bytes: u64,
     pub(crate) ownership: Ownership,
     /// Absent for bytes that the caller made.
@@ -39,7 +41,7 @@ pub(crate) struct NewFile {
 /// A folder of a snapshot in the making.
 #[derive(Default)]
 struct NewFolder<'a> {
-    files: BTreeMap<&'a str, &'a mut NewFile>,
+    files: BTreeMap<&'a str, &'a NewFile>,
     folders: BTreeMap<&'a str, NewFolder<'a>>,
 }
 
@@ -50,11 +52,11 @@ pub(crate) struct TreeCount {
     pub(crate) bytes: u64,
 }
 
-/// Stores the folders of all files and returns the root. Takes the lists of chunks out of the files. `time` is that of bytes that the caller
+/// Stores the folders of all files and returns the root. `time` is that of bytes that the caller
 /// made; a folder is as old as its youngest file.
 pub(crate) fn write<'a>(
     sink: &Sink<'_>,
-    files: impl Iterator<Item = (&'a TreePath, &'a mut NewFile)>,
+    files: impl Iterator<Item = (&'a TreePath, &'a NewFile)>,
     time: Timestamp,
 ) -> Result<(TreeId, TreeCount)> {
     let mut root = NewFolder::default();
@@ -72,7 +74,7 @@ pub(crate) fn write<'a>(
 }
 
 impl<'a> NewFolder<'a> {
-    fn insert(&mut self, path: &'a TreePath, file: &'a mut NewFile) {
+    fn insert(&mut self, path: &'a TreePath, file: &'a NewFile) {
         let mut parts = path.parts();
         let Some(name) = parts.next_back() else {
             return;
@@ -91,7 +93,7 @@ struct TreeWriter<'a> {
 
 impl TreeWriter<'_> {
     fn folder(&mut self, folder: NewFolder<'_>) -> Result<(TreeId, Option<Timestamp>)> {
-        let mut nodes: BTreeMap<&str, Node> = folder
+        let mut nodes: BTreeMap<&str, NewNode<'_>> = folder
             .files
             .into_iter()
             .map(|(name, file)| (name, file_node(name, file, self.time)))
@@ -100,18 +102,17 @@ impl TreeWriter<'_> {
             let (id, time) = self.folder(folder)?;
             nodes.insert(name, folder_node(name, id, time));
         }
-        let newest = nodes.values().filter_map(|node| node.meta.mtime).max();
-        let tree = Tree {
-            nodes: nodes.into_values().collect(),
-        };
-        Ok((self.store(&tree)?, newest))
+        let times = nodes.values().filter_map(|new| new.node.meta.mtime);
+        let newest = times.max();
+        let nodes: Vec<NewNode<'_>> = nodes.into_values().collect();
+        Ok((self.store(&nodes)?, newest))
     }
 
     /// The text is made twice, to be hashed and to be compressed, because it is never in memory: it
-    /// is twice as long as the list of all chunks of all files.
-    fn store(&mut self, tree: &Tree) -> Result<TreeId> {
+    /// is many times as long as the list of all chunks of all files.
+    fn store(&mut self, nodes: &[NewNode<'_>]) -> Result<TreeId> {
         let mut digest = Digester::default();
-        write_json(tree, &mut digest).map_err(|_| Error::InvalidRequest {
+        tree_text::write(nodes, self.sink, &mut digest).map_err(|_| Error::InvalidRequest {
             subject: "a folder".to_owned(),
             reason: "it has no JSON form",
         })?;
@@ -119,21 +120,13 @@ impl TreeWriter<'_> {
         self.count.folders = self.count.folders.saturating_add(1);
         self.count.bytes = self.count.bytes.saturating_add(length_bytes);
         let id = ChunkId::from_bytes(digest);
-        self.sink.store_sealed(BlobType::Tree, id, || {
-            let write = |text: &mut dyn Write| write_json(tree, text);
+        self.sink.store_tree(id, || {
+            let write = |text: &mut dyn Write| tree_text::write(nodes, self.sink, text);
             self.sealer
                 .seal_written(BlobType::Tree, id, length_bytes, write)
         })?;
         Ok(TreeId::from(Id::from(id)))
     }
-}
-
-/// As restic writes it, with a line feed at the end.
-fn write_json(tree: &Tree, text: &mut dyn Write) -> io::Result<()> {
-    let mut buffered = BufWriter::new(text);
-    serde_json::to_writer(&mut buffered, tree)?;
-    buffered.write_all(b"\n")?;
-    buffered.flush()
 }
 
 fn metadata(ownership: Ownership, mtime: Option<Timestamp>) -> Metadata {
@@ -147,7 +140,7 @@ fn metadata(ownership: Ownership, mtime: Option<Timestamp>) -> Metadata {
     }
 }
 
-fn file_node(name: &str, file: &mut NewFile, time: Timestamp) -> Node {
+fn file_node<'a>(name: &str, file: &'a NewFile, time: Timestamp) -> NewNode<'a> {
     let mtime = file
         .stamp
         .map_or(Some(time), |stamp| timestamp(stamp.mtime_ns));
@@ -162,23 +155,20 @@ fn file_node(name: &str, file: &mut NewFile, time: Timestamp) -> Node {
         node.meta.inode = stamp.inode;
         node.meta.ctime = timestamp(stamp.ctime_ns);
     }
-    node.content = Some(
-        std::mem::take(&mut file.chunks)
-            .into_iter()
-            .map(|chunk| DataId::from(Id::from(chunk)))
-            .collect(),
-    );
-    node
+    NewNode {
+        node,
+        chunks: Some(&file.chunks),
+    }
 }
 
-fn folder_node(name: &str, id: TreeId, mtime: Option<Timestamp>) -> Node {
+fn folder_node(name: &str, id: TreeId, mtime: Option<Timestamp>) -> NewNode<'static> {
     let mut node = Node::new_node(
         OsStr::new(name),
         NodeType::Dir,
         metadata(own_ownership(GO_FOLDER | 0o700), mtime),
     );
     node.subtree = Some(id);
-    node
+    NewNode { node, chunks: None }
 }
 
 fn timestamp(nanoseconds: i128) -> Option<Timestamp> {
@@ -186,9 +176,13 @@ fn timestamp(nanoseconds: i128) -> Option<Timestamp> {
 }
 
 /// A file node with its place.
+#[derive(Clone)]
 pub(crate) struct FoundFile {
     pub(crate) path: TreePath,
     pub(crate) node: Node,
+    /// Numbers of `loaded`.
+    chunks: FoundChunks,
+    loaded: Arc<LoadedIndex>,
 }
 
 impl FoundFile {
@@ -209,34 +203,43 @@ impl FoundFile {
 }
 
 impl ResticRepository {
-    /// Reads a tree.
-    pub(crate) fn tree(&self, id: TreeId) -> Result<Tree> {
+    /// Reads a tree. The numbers of chunks are those of `loaded`.
+    pub(crate) fn tree(&self, loaded: &LoadedIndex, id: TreeId) -> Result<Vec<FoundNode>> {
         let blob = ChunkId::from(*id);
         let damaged = |reason: String| {
             self.backend
                 .damaged(format!("tree {}", blob.short()), reason)
         };
-        let parse = |json: &mut dyn Read| serde_json::from_reader(json);
+        let parse = |json: &mut dyn Read| tree_text::read(json, &loaded.index);
         let tree = self
-            .read_blob_through(BlobType::Tree, &blob, parse)?
+            .read_blob_through(loaded, BlobType::Tree, &blob, parse)?
             .ok_or_else(|| damaged("it is in no index".to_owned()))?;
-        tree.map_err(|error: serde_json::Error| damaged(error.to_string()))
+        tree.map_err(|error| damaged(error.to_string()))
     }
 
     /// All files of a snapshot, sorted by path.
-    pub(crate) fn found_files(&self, snapshot: &SnapshotId) -> Result<Vec<FoundFile>> {
+    pub(crate) fn found_files(
+        &self,
+        loaded: &Arc<LoadedIndex>,
+        snapshot: &SnapshotId,
+    ) -> Result<Vec<FoundFile>> {
         let root = self.require_snapshot(snapshot)?.tree;
         let mut found = Vec::new();
         let mut pending = vec![(None::<TreePath>, root)];
         while let Some((folder, tree)) = pending.pop() {
-            for node in self.tree(tree)?.nodes {
+            for FoundNode { node, chunks } in self.tree(loaded, tree)? {
                 let path =
                     child_path(folder.as_ref(), &node).map_err(|source| Error::UnusableName {
                         snapshot: *snapshot,
                         source,
                     })?;
                 match (&node.node_type, node.subtree) {
-                    (NodeType::File, _) => found.push(FoundFile { path, node }),
+                    (NodeType::File, _) => found.push(FoundFile {
+                        path,
+                        node,
+                        chunks,
+                        loaded: Arc::clone(loaded),
+                    }),
                     (NodeType::Dir, Some(subtree)) => pending.push((Some(path), subtree)),
                     _ => {}
                 }
@@ -247,7 +250,12 @@ impl ResticRepository {
     }
 
     /// One file of a snapshot.
-    pub(crate) fn found_file(&self, snapshot: &SnapshotId, path: &TreePath) -> Result<FoundFile> {
+    pub(crate) fn found_file(
+        &self,
+        loaded: &Arc<LoadedIndex>,
+        snapshot: &SnapshotId,
+        path: &TreePath,
+    ) -> Result<FoundFile> {
         let missing = || Error::NoSuchFile {
             snapshot: *snapshot,
             path: path.clone(),
@@ -255,51 +263,53 @@ impl ResticRepository {
         let mut tree = Some(self.require_snapshot(snapshot)?.tree);
         let mut found = None;
         for part in path.parts() {
-            let nodes = self.tree(tree.ok_or_else(missing)?)?.nodes;
-            let node = nodes
+            let nodes = self.tree(loaded, tree.ok_or_else(missing)?)?;
+            let child = nodes
                 .into_iter()
-                .find(|node| node.name() == OsStr::new(part))
+                .find(|child| child.node.name() == OsStr::new(part))
                 .ok_or_else(missing)?;
-            tree = node.subtree;
-            found = Some(node);
+            tree = child.node.subtree;
+            found = Some(child);
         }
-        let node = found
-            .filter(|node| node.node_type == NodeType::File)
+        let FoundNode { node, chunks } = found
+            .filter(|found| found.node.node_type == NodeType::File)
             .ok_or_else(missing)?;
         Ok(FoundFile {
             path: path.clone(),
             node,
+            chunks,
+            loaded: Arc::clone(loaded),
         })
     }
 
     /// The chunks of a stored file with their places in it.
-    pub(crate) fn stored_chunks(
-        &self,
-        loaded: Arc<LoadedIndex>,
-        file: &FoundFile,
-    ) -> Result<ChunkList> {
-        let content = file.node.content.as_deref().unwrap_or_default();
-        let mut chunks = ChunkList::new(loaded, content.len());
-        for id in content {
-            let id = ChunkId::from(**id);
-            if !chunks.push(&id) {
-                return Err(Error::MissingChunk {
-                    location: self.backend.location().to_owned(),
-                    path: file.path.clone(),
-                    offset: chunks.size_bytes(),
-                    chunk: id,
-                });
-            }
+    pub(crate) fn stored_chunks(&self, file: FoundFile) -> Result<ChunkList> {
+        let FoundFile {
+            path,
+            node,
+            chunks,
+            loaded,
+        } = file;
+        let unknown = chunks.unknown.first().copied();
+        let mut list = ChunkList::new(loaded, chunks.known);
+        if let Some((before, chunk)) = unknown {
+            list.truncate(before);
+            return Err(Error::MissingChunk {
+                location: self.backend.location().to_owned(),
+                path,
+                offset: list.size_bytes(),
+                chunk,
+            });
         }
-        if chunks.size_bytes() == file.node.meta.size {
-            return Ok(chunks);
+        if list.size_bytes() == node.meta.size {
+            return Ok(list);
         }
         let reason = format!(
             "its chunks are {} bytes and not {}",
-            chunks.size_bytes(),
-            file.node.meta.size
+            list.size_bytes(),
+            node.meta.size
         );
-        Err(self.backend.damaged(format!("file {}", file.path), reason))
+        Err(self.backend.damaged(format!("file {path}"), reason))
     }
 
     /// A snapshot object, or an error of its own when there is none.

@@ -79,6 +79,24 @@ fn texts() {
             object: "the keys".to_owned(),
             source: denied().into(),
         },
+        Error::Unreachable {
+            location: location(),
+            source: denied().into(),
+        },
+        Error::LoginRefused {
+            location: location(),
+            source: denied().into(),
+        },
+        Error::NotPermitted {
+            location: location(),
+            operation: "remove",
+            object: "snapshot 1234abcd".to_owned(),
+            source: denied().into(),
+        },
+        Error::NoProgram {
+            location: location(),
+            source: denied().into(),
+        },
         Error::NoSpace {
             place: "/vm/disk.vdi".to_owned(),
             source: denied().into(),
@@ -134,6 +152,13 @@ fn texts() {
         Error::Broken {
             location: location(),
         },
+        Error::PrunedMeanwhile {
+            location: location(),
+        },
+        Error::NotPrunable {
+            location: location(),
+            reason: "2 chunks that snapshots need are in no index".to_owned(),
+        },
         Error::NoRandom,
     ];
     let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
@@ -149,6 +174,10 @@ fn texts() {
     the repository at /srv/repo is locked by process 7 of me on host; wait until that has ended; if it has crashed on another computer, run 'restic unlock'
     index 1234abcd of the repository at /srv/repo is damaged: it is too short; run 'vrs check' to learn what it affects
     cannot list the keys of the repository at /srv/repo; check that the storage is reachable and its permissions, then try again
+    cannot reach the repository at /srv/repo; check the address, the network and that its server runs, then try again: what was stored so far will be reused
+    the server of the repository at /srv/repo refused the login; check user, key or password of the storage, and the clock
+    the server does not permit to remove snapshot 1234abcd of the repository at /srv/repo; the login may be for reading or adding only: use one that may do it
+    the repository at /srv/repo needs a program that could not be started; install it, or say where it is
     no space left while writing /vm/disk.vdi; free some space and run it again: what was stored so far will be reused
     cannot read /vm/disk.vdi at offset 512; check the disk and the file's permissions, then try again
     cannot open /vm/disk.vdi; check the disk and the file's permissions, then try again
@@ -164,6 +193,8 @@ fn texts() {
     snapshot 12121212 holds a file that cannot be named here; restore it with another program
     a chunk size of 3 bytes cannot be used: it must be a power of two from 1 KiB to 4 MiB
     the snapshot cannot be completed because an earlier write to the repository at /srv/repo failed; run it again
+    data that the snapshot shares with earlier ones was pruned from the repository at /srv/repo while it was taken; no snapshot was made; take it again, what was sent is reused
+    the repository at /srv/repo is not pruned, because 2 chunks that snapshots need are in no index; 'vrs check' tells what is damaged; nothing was removed
     the system gave no random numbers, so nothing can be encrypted; try again later
     "#);
 }

@@ -19,7 +19,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use common::*;
 use vrs_progress::{Counter, NoProgress, Phase, Progress};
 use vrs_repository::store::{Chunking, FileSource};
-use vrs_repository::{ErrorKind, InitOptions, Location, ResticRepository, SnapshotStore};
+use vrs_repository::{
+    Access, ErrorKind, InitOptions, Interrupted, Location, ResticRepository, SnapshotStore,
+};
+use vrs_testkit::{ServerKind, StorageServer};
 
 const CASE: &str = "VRS_TEST_CASE";
 const FOLDER: &str = "VRS_TEST_FOLDER";
@@ -105,6 +108,8 @@ fn run_case() {
                 .unwrap();
         }
         "full repository" => full_repository(&folder),
+        "full SFTP server" => full_sftp_server(&folder),
+        "full REST server" => full_rest_server(&folder),
         "full target" => full_target(&folder),
         other => panic!("no case {other}"),
     }
@@ -234,18 +239,51 @@ fn a_full_repository_disk_is_told_and_loses_nothing() {
     on_a_small_disk("full repository", "300k");
 }
 
+#[test]
+fn a_full_server_is_told_and_loses_nothing() {
+    for case in ["full SFTP server", "full REST server"] {
+        on_a_small_disk(case, "300k");
+    }
+}
+
 fn full_repository(folder: &Path) {
-    let small = folder.join("small");
-    let location = Location::parse(small.join("repository").to_str().unwrap()).unwrap();
-    ResticRepository::init(&location, &password(), &InitOptions::default()).unwrap();
-    let repository = ResticRepository::open(&location, &password(), &small_packs()).unwrap();
+    let location = Location::parse(folder.join("small/repository").to_str().unwrap()).unwrap();
+    full_storage(folder, &location, &Access::default(), ErrorKind::NoSpace);
+}
+
+/// OpenSSH's server of files, but not `sshd`, which cannot change users here.
+fn full_sftp_server(folder: &Path) {
+    let text = format!("sftp:host:{}/small/repository", folder.display());
+    let mut access = Access::default();
+    access.ssh = ["sh", "-c", "exec /usr/lib/openssh/sftp-server"]
+        .map(str::to_owned)
+        .to_vec();
+    let location = Location::parse(&text).unwrap();
+    full_storage(folder, &location, &access, ErrorKind::NoSpace);
+}
+
+fn full_rest_server(folder: &Path) {
+    let server = StorageServer::start_at(ServerKind::RcloneRest, &folder.join("small"));
+    let location = Location::parse(&server.location("repository")).unwrap();
+    let mut access = access(&server);
+    // rclone says only that something went wrong, for which vrs would wait.
+    access.interrupted = Interrupted::new(|| true);
+    full_storage(folder, &location, &access, ErrorKind::Io);
+}
+
+fn full_storage(folder: &Path, location: &Location, access: &Access, told: ErrorKind) {
+    let (mut init, mut open) = (InitOptions::default(), small_packs());
+    init.access = access.clone();
+    open.access = access.clone();
+    ResticRepository::init(location, &password(), &init).unwrap();
+    let repository = ResticRepository::open(location, &password(), &open).unwrap();
     let sources = inputs(folder);
     let error = take_with(&repository, &sources, &NoProgress)
         .map(|_| ())
         .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    assert_eq!(error.kind(), told, "{error:?}");
     assert!(repository.snapshots().unwrap().snapshots.is_empty());
-    grow(&small);
+    grow(&folder.join("small"));
     let taken = take(&repository, &sources);
     assert!(taken.stats.reused_bytes > 100_000, "{:?}", taken.stats);
     assert_eq!(check(&repository).errors, Vec::<String>::new());

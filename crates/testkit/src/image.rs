@@ -43,7 +43,16 @@ pub(crate) fn guest_disk(chain: &[PathBuf]) -> GuestDisk {
 }
 
 pub(crate) fn guest_bytes(chain: &[PathBuf]) -> Vec<u8> {
-    let disk = guest_disk(chain);
+    all_bytes(&guest_disk(chain))
+}
+
+/// As the guest sees a disk whose other images are where VirtualBox puts them.
+pub(crate) fn guest_bytes_of(leaf: &Path) -> Vec<u8> {
+    let chain = Chain::resolve(leaf, &[]).expect("a complete chain");
+    all_bytes(&GuestDisk::open(&chain).expect("a readable chain"))
+}
+
+fn all_bytes(disk: &GuestDisk) -> Vec<u8> {
     let mut bytes = vec![0; disk.capacity_bytes() as usize];
     disk.read_at(0, &mut bytes).expect("readable images");
     bytes
@@ -51,13 +60,20 @@ pub(crate) fn guest_bytes(chain: &[PathBuf]) -> Vec<u8> {
 
 /// The guest writes.
 pub(crate) fn write(chain: &[PathBuf], offset_bytes: u64, bytes: &[u8]) {
+    write_all(chain, std::iter::once((offset_bytes, bytes)));
+}
+
+/// The same for several places at once.
+pub(crate) fn write_all(chain: &[PathBuf], parts: impl Iterator<Item = (u64, impl AsRef<[u8]>)>) {
     let mut writer = VdiWriter::open(&chain[0]).expect("a writable image");
     if chain.len() > 1 {
         writer = writer.with_parent(guest_disk(&chain[1..]));
     }
-    writer
-        .write_at(offset_bytes, bytes)
-        .expect("room on the disk");
+    for (offset_bytes, bytes) in parts {
+        writer
+            .write_at(offset_bytes, bytes.as_ref())
+            .expect("room on the disk");
+    }
     writer.finish().expect("a durable image");
 }
 
@@ -87,24 +103,47 @@ pub(crate) fn write_raw(chain: &[PathBuf], raw: &Path) {
     }
 }
 
-/// Puts what `child` changes into `parent`, as the deletion of a VirtualBox snapshot does.
+/// Puts what `child` changes into `parent`, as the deletion of a VirtualBox snapshot does. The
+/// parent keeps its modification UUID, as VirtualBox has it.
 pub(crate) fn merge(child: &Path, parent: &Path) {
-    let child = VdiImage::open(child).expect("the child image");
-    let mut parent = VdiWriter::open(parent).expect("a writable image");
-    for (index, entry) in child.block_map().entries().enumerate() {
-        if entry != BlockEntry::Free {
+    let uuids = VdiHeader::read(parent).expect("the image's header").uuids;
+    copy_blocks(child, parent, |_| true);
+    set_uuids(parent, &uuids).expect("a writable image");
+}
+
+/// Puts what only `parent` has into `child`, as the deletion of a VirtualBox snapshot does where
+/// that is less work.
+pub(crate) fn merge_into_child(parent: &Path, child: &Path) {
+    let image = VdiImage::open(child).expect("the child image");
+    let free: Vec<bool> = image
+        .block_map()
+        .entries()
+        .map(|entry| entry == BlockEntry::Free)
+        .collect();
+    copy_blocks(parent, child, |block| free[block]);
+}
+
+fn copy_blocks(from: &Path, to: &Path, is_wanted: impl Fn(usize) -> bool) {
+    let from = VdiImage::open(from).expect("a readable image");
+    let mut to = VdiWriter::open(to).expect("a writable image");
+    for (index, entry) in from.block_map().entries().enumerate() {
+        if entry != BlockEntry::Free && is_wanted(index) {
             let offset_bytes = index as u64 * BLOCK_BYTES;
             let mut data = vec![0; BLOCK_BYTES as usize];
-            child
-                .read_block(index as u32, &mut data)
+            from.read_block(index as u32, &mut data)
                 .expect("a readable image");
-            data.truncate((child.header().capacity_bytes - offset_bytes) as usize);
-            parent
-                .write_at(offset_bytes, &data)
-                .expect("room on the disk");
+            let left_bytes = from.header().capacity_bytes - offset_bytes;
+            data.truncate(left_bytes.min(BLOCK_BYTES) as usize);
+            to.write_at(offset_bytes, &data).expect("room on the disk");
         }
     }
-    parent.finish().expect("a durable image");
+    to.finish().expect("a durable image");
+}
+
+pub(crate) fn renew_modification(path: &Path) {
+    let mut uuids = VdiHeader::read(path).expect("the image's header").uuids;
+    uuids.modification = Uuid::new_v4();
+    set_uuids(path, &uuids).expect("a writable image");
 }
 
 pub(crate) fn set_parent(path: &Path, parent: Uuid) {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::contents::sha256;
+use crate::tiny_disk::TinyDisk;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What `VBoxManage` says when a lock is in its way.
@@ -69,6 +70,17 @@ impl Rig {
         self.start_daemon();
     }
 
+    /// Kills VirtualBox's service.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill_daemon(&self) {
+        let file = self.folder.path().join("home/svc.pid");
+        let id = fs::read_to_string(file).expect("the service's process id");
+        let killed = Command::new("kill").args(["-KILL", id.trim()]).status();
+        assert!(killed.expect("kill starts").success(), "VBoxSVC {id}");
+    }
+
     fn start_daemon(&self) {
         let started = self.daemon("start");
         let stderr = String::from_utf8_lossy(&started.stderr);
@@ -78,6 +90,22 @@ impl Rig {
     /// The program to hand to whatever is tested.
     pub fn vboxmanage(&self) -> &Path {
         &self.vboxmanage
+    }
+
+    /// A program to hand to code of this process: the environment with which it is called need not
+    /// name this registry. The process id of its last call is in `VBoxManage.pid` beside it.
+    #[cfg(unix)]
+    pub fn program(&self) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt as _;
+        let program = self.folder().join("VBoxManage");
+        let export =
+            |(name, value): (&str, PathBuf)| format!("export {name}='{}'\n", value.display());
+        let environment: String = self.environment().map(export).concat();
+        let note_id = format!("echo $$ > '{}'\n", program.with_extension("pid").display());
+        let call = format!("exec '{}' \"$@\"\n", self.vboxmanage.display());
+        fs::write(&program, format!("#!/bin/sh\n{environment}{note_id}{call}")).expect("a script");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("the script");
+        program
     }
 
     /// What has to be in the environment of a process that is to use this registry.
@@ -162,6 +190,18 @@ impl Rig {
     /// The SHA-256 of [`Rig::guest_bytes`].
     pub fn guest_sha256(&self, medium: impl AsRef<OsStr>) -> String {
         sha256(&self.guest_bytes(medium))
+    }
+
+    /// A file system that is full soon, which VirtualBox sees at the same path.
+    #[must_use]
+    pub fn tiny_disk(&self, size_bytes: u64) -> TinyDisk {
+        TinyDisk::mount_seen_from(self.folder(), &self.installation().join("sid"), size_bytes)
+    }
+
+    /// Where rig/setup put VirtualBox and the guests.
+    pub(crate) fn installation(&self) -> PathBuf {
+        let usual = || self.vboxmanage.with_file_name("../.rig");
+        env::var_os("VRS_RIG").map_or_else(usual, PathBuf::from)
     }
 
     fn daemon(&self, action: &str) -> Output {

@@ -141,28 +141,38 @@ impl<'rig> RigMachine<'rig> {
         variant: &str,
         megabytes: usize,
     ) -> PathBuf {
+        let contents = disk_contents(&self.guest_program("boot"), megabytes);
+        self.create_disk_of(file.as_ref(), format, variant, &contents)
+    }
+
+    /// Makes a VDI with these contents at its start and nothing behind.
+    pub(crate) fn create_blank_disk(&self, file: &str, start: &[u8], megabytes: usize) -> PathBuf {
+        let mut contents = start.to_vec();
+        contents.resize(megabytes << 20, 0);
+        self.create_disk_of(file.as_ref(), "VDI", "Standard", &contents)
+    }
+
+    fn create_disk_of(&self, file: &Path, format: &str, variant: &str, contents: &[u8]) -> PathBuf {
         let path = self.folder().join(file);
         fs::create_dir_all(path.parent().expect("the disk's folder")).expect("the disk's folder");
         let raw = self.rig.folder().join("contents.raw");
-        fs::write(&raw, disk_contents(&self.boot_sector(), megabytes))
-            .expect("room for the contents");
-        let mut arguments: Vec<OsString> = vec![
-            "convertfromraw".into(),
-            raw.clone().into(),
-            path.clone().into(),
-        ];
-        arguments.extend(["--format", format, "--variant", variant].map(OsString::from));
-        self.rig.run(arguments);
-        fs::remove_file(raw).expect("the contents");
+        fs::write(&raw, contents).expect("room for the contents");
+        self.convert_from_raw(&raw, &path, format, variant);
         path
     }
 
-    fn boot_sector(&self) -> Vec<u8> {
-        let rig = std::env::var_os("VRS_RIG").map_or_else(
-            || self.rig.vboxmanage().with_file_name("../.rig"),
-            PathBuf::from,
-        );
-        fs::read(rig.join("boot.bin")).expect("the sample guest of rig/setup")
+    /// Makes an image of a raw one, which goes away.
+    pub(crate) fn convert_from_raw(&self, raw: &Path, image: &Path, format: &str, variant: &str) {
+        let mut arguments: Vec<OsString> = vec!["convertfromraw".into(), raw.into(), image.into()];
+        arguments.extend(["--format", format, "--variant", variant].map(OsString::from));
+        self.rig.run(arguments);
+        fs::remove_file(raw).expect("the contents");
+    }
+
+    /// The first sectors of a disk that runs a guest of `rig/guest`.
+    pub(crate) fn guest_program(&self, guest: &str) -> Vec<u8> {
+        let program = self.rig.installation().join(format!("{guest}.bin"));
+        fs::read(program).expect("a guest made by rig/setup")
     }
 
     /// Attaches an image with a type: immutable, writethrough, shareable, multiattach or readonly.
@@ -297,8 +307,7 @@ impl<'rig> RigMachine<'rig> {
     /// Runs the machine until its guest, started from the disk at SATA port 0, has written to it.
     pub fn run_guest(&self) {
         self.start_guest();
-        self.call("controlvm", &["poweroff"]);
-        self.wait_until("powered off", || self.info("SessionName").is_none());
+        self.power_off();
     }
 
     /// Starts the machine and waits until its guest has written to the disk.
@@ -312,9 +321,25 @@ impl<'rig> RigMachine<'rig> {
         self.wait_until("writing to its disk", written);
     }
 
+    /// Takes the power away, and waits until the machine is at rest.
+    pub fn power_off(&self) {
+        self.call("controlvm", &["poweroff"]);
+        self.wait_until_rested();
+    }
+
+    /// Waits until the machine has no process any more.
+    pub fn wait_until_rested(&self) {
+        self.wait_until("at rest", || self.info("SessionName").is_none());
+    }
+
     /// Runs the guest and leaves the machine with a saved state.
     pub fn save_state(&self) {
         self.start_guest();
+        self.save_running_state();
+    }
+
+    /// Leaves the running machine with a saved state.
+    pub fn save_running_state(&self) {
         // VBoxManage may report a failure here although the state is saved, hence the look at the
         // state itself.
         self.rig
@@ -322,6 +347,11 @@ impl<'rig> RigMachine<'rig> {
         self.wait_until("saved", || {
             self.state() == "saved" && self.info("SessionName").is_none()
         });
+    }
+
+    /// The file of the saved state.
+    pub fn saved_state(&self) -> PathBuf {
+        self.info("VMStateFile").expect("a saved state").into()
     }
 
     /// `VMState` of `showvminfo`.
@@ -358,15 +388,24 @@ impl<'rig> RigMachine<'rig> {
         self.modify(&["--uart1", "0x3F8", "4", "--uartmode1", "file", file]);
     }
 
-    fn serial(&self) -> PathBuf {
-        self.rig.folder().join(format!("{}.serial", self.id))
+    /// Where its guest's output on COM1 is; VirtualBox begins it anew with each start.
+    pub(crate) fn serial(&self) -> PathBuf {
+        Self::serial_of(self.rig, self.id)
     }
 
-    fn wait_until(&self, what: &str, reached: impl Fn() -> bool) {
+    pub(crate) fn serial_of(rig: &Rig, id: Uuid) -> PathBuf {
+        rig.folder().join(format!("{id}.serial"))
+    }
+
+    pub(crate) fn wait_until(&self, what: &str, reached: impl Fn() -> bool) {
+        self.wait_within(PATIENCE, what, reached);
+    }
+
+    pub(crate) fn wait_within(&self, patience: Duration, what: &str, reached: impl Fn() -> bool) {
         let start = Instant::now();
         while !reached() {
             assert!(
-                start.elapsed() < PATIENCE,
+                start.elapsed() < patience,
                 "{} is not {what}:\n{}",
                 self.id,
                 self.show()

@@ -14,7 +14,10 @@ use crate::contents::random_bytes;
 use crate::image;
 use crate::machine::{Machine, Medium, Snapshot};
 use crate::sample_builder::SampleMachineBuilder;
+use crate::saved_state::SavedStateFile;
 use crate::settings;
+
+const NOISE_BYTES: usize = 8192;
 
 /// A machine on disk. Nothing is removed when it is dropped; it lives in a folder of the test.
 #[derive(Debug, Clone)]
@@ -105,6 +108,14 @@ impl SampleMachine {
         self.write(disk, offset_bytes, &random_bytes(seed, length_bytes));
     }
 
+    /// The guest writes 8 KiB of noise at the beginning of every `step_bytes` of the first
+    /// `length_bytes`: all of it differs, yet a fixed image stays sparse on this host.
+    pub fn sprinkle(&mut self, disk: usize, length_bytes: u64, step_bytes: u64) {
+        let pages = (0..length_bytes / step_bytes)
+            .map(|number| (number * step_bytes, random_bytes(number, NOISE_BYTES)));
+        image::write_all(&self.chain(disk), pages);
+    }
+
     /// Enlarges a disk as `modifymedium --resize` does.
     pub fn grow(&mut self, disk: usize, capacity_bytes: u64) {
         image::grow(&self.machine.path(self.attached(disk)), capacity_bytes);
@@ -123,11 +134,20 @@ impl SampleMachine {
         self.save();
     }
 
-    /// Gives the machine a saved state with the contents `bytes`.
-    pub fn save_state(&mut self, bytes: &[u8]) {
+    /// Gives the machine a saved state with `memory` in it.
+    pub fn save_state(&mut self, memory: &[u8]) {
+        self.save_state_as(&SavedStateFile {
+            memory: memory.to_vec(),
+            ..SavedStateFile::default()
+        });
+    }
+
+    /// Gives the machine a saved state.
+    pub fn save_state_as(&mut self, saved_state: &SavedStateFile) {
         self.discard_state();
         let file = self.new_file_in_snapshots("sav");
-        fs::write(self.machine.resolve(&file), bytes).expect("room for the saved state");
+        fs::write(self.machine.resolve(&file), saved_state.to_bytes())
+            .expect("room for the saved state");
         self.machine.state.saved = Some(file);
         self.save();
     }

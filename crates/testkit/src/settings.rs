@@ -201,7 +201,7 @@ impl Xml {
 }
 
 /// An attribute's value as VirtualBox writes it: everything that is not ASCII by number.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.chars().fold(String::new(), |mut escaped, character| {
         match character {
             '&' => escaped.push_str("&amp;"),
@@ -209,6 +209,7 @@ fn escape(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             ' '..='~' => escaped.push(character),
+            '\n' => escaped.push_str("&#10;"),
             other => write!(escaped, "&#x{:X};", u32::from(other)).expect("writing to a string"),
         }
         escaped

@@ -11,7 +11,7 @@
 
 use std::ffi::OsStr;
 
-use vrs_testkit::{RIG_MACHINE_KINDS, Rig, RigMachine, SampleDisk, SampleMachine};
+use vrs_testkit::{LinuxGuest, RIG_MACHINE_KINDS, Rig, RigMachine, SampleDisk, SampleMachine};
 
 const MIB: u64 = 1 << 20;
 
@@ -93,4 +93,29 @@ fn every_kind_of_machine_can_be_made_and_run() {
             );
         }
     }
+}
+
+#[test]
+#[ignore = "needs the VirtualBox rig; scripts/test runs it"]
+fn the_linux_guest_goes_on_where_it_was_saved_and_its_disks_hold_every_record() {
+    let rig = Rig::start();
+    let guest = LinuxGuest::saved(&rig);
+    let first = guest.resume();
+    guest.wait_for_records(64);
+    guest.machine().save_running_state();
+    let saved = guest.counter();
+    assert!(saved >= first + 64);
+    // What was being written when the state was saved is on the disks, or in the memory only.
+    for records in guest.records() {
+        assert!(
+            records.last >= saved && records.last < saved + 16,
+            "{records:?} {saved}"
+        );
+    }
+    // One number may have been cut in two.
+    let resumed = guest.resume();
+    assert!(
+        [saved + 8, saved + 16].contains(&resumed),
+        "{saved}, {resumed}"
+    );
 }

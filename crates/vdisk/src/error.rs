@@ -70,6 +70,18 @@ pub enum Error {
         /// What is wrong with it.
         fault: HeaderFault,
     },
+    /// A damaged header and block map cannot be put together again.
+    #[error(
+        "the header and block map of {} cannot be put together again: {fault}. \
+         Restore the image from a snapshot",
+        path.display()
+    )]
+    Head {
+        /// The image.
+        path: PathBuf,
+        /// Why not.
+        fault: HeadFault,
+    },
     /// The text of a VMDK image is not understood.
     #[error(
         "cannot tell which files the VMDK image {} consists of: {problem}. \
@@ -235,6 +247,7 @@ impl Error {
             Self::Io { .. } => ErrorKind::Io,
             Self::UnsupportedFormat { .. } | Self::Descriptor { .. } => ErrorKind::Unsupported,
             Self::Header { fault, .. } => fault.kind(),
+            Self::Head { .. } => ErrorKind::Corrupt,
             Self::BlockOutsideFile { .. } | Self::DamagedBlockMap { .. } => ErrorKind::Corrupt,
             Self::MissingParent { .. }
             | Self::DuplicateImage { .. }
@@ -285,6 +298,27 @@ pub(crate) fn check_bounds(
             })
         }
     }
+}
+
+/// Why an earlier header and block map do not help a damaged image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeadFault {
+    /// The earlier header does not fit the file.
+    #[error("the earlier header does not fit it any more, because {0}")]
+    Header(HeaderFault),
+    /// The file lost blocks that the earlier map names.
+    #[error("the file is shorter than it was, or the earlier block map is damaged itself")]
+    Shrunk,
+    /// Blocks have other places than they had.
+    #[error(
+        "blocks are not where they were ({blocks} of them): the image was compacted, or its block \
+         map is damaged in a way that does not show"
+    )]
+    Moved {
+        /// How many.
+        blocks: u64,
+    },
 }
 
 /// What is wrong with a VDI header. It names no file, because headers also come from elsewhere;

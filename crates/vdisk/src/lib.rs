@@ -16,13 +16,14 @@ mod vdi;
 mod vmdk;
 
 pub use chain::{Chain, Link, StaleParentModification};
-pub use error::{Error, ErrorKind, HeaderFault, Result};
+pub use error::{Error, ErrorKind, HeadFault, HeaderFault, Result};
 pub use export::{ExportFormat, export};
 pub use extent::{Extent, ExtentKind};
 pub use format::ImageFormat;
 pub use guest_disk::{Extents, GuestDisk};
 pub use vdi::{
-    BlockEntry, BlockMap, Finding, Geometry, MapReport, VdiCreate, VdiHeader, VdiImage,
-    VdiImageType, VdiUuids, VdiVariant, VdiVersion, VdiWriter, set_image_identity, set_uuids,
+    BlockEntry, BlockMap, Finding, Geometry, MapReport, MendedHead, VdiCreate, VdiHead, VdiHeader,
+    VdiImage, VdiImageType, VdiUuids, VdiVariant, VdiVersion, VdiWriter, set_image_identity,
+    set_uuids,
 };
 pub use vmdk::{ExtentFile, extent_files, extent_names};

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use crate::id::{MachineId, MediumId};
 use crate::result_code::ResultCode;
+use crate::saved_state::SavedStateFault;
+use crate::state::MachineState;
 use crate::version::Version;
 
 /// The result of everything in this crate.
@@ -46,6 +48,10 @@ pub enum ErrorKind {
     Settings,
     /// The machine's settings are encrypted.
     Encrypted,
+    /// A saved state that is damaged or incomplete.
+    SavedState,
+    /// A file of a kind or version that cannot be read; it need not be damaged.
+    Unsupported,
     /// A file could not be read.
     Io,
 }
@@ -97,13 +103,13 @@ pub enum Error {
         /// The command.
         command: String,
         /// How it ended, for example "exit status: 1".
-        status: String,
+        status: Box<str>,
         /// VirtualBox's code.
         code: Option<ResultCode>,
         /// VirtualBox's words, without codes and places in its source.
         message: String,
         /// All it wrote to standard error, cut where it is very long.
-        stderr: String,
+        stderr: Box<str>,
         /// Whether the words are those of a machine or medium in use.
         is_busy: bool,
         /// Whether it may work in a moment.
@@ -133,6 +139,49 @@ pub enum Error {
         waited: Duration,
         /// How far it had got.
         percent: Option<u8>,
+    },
+
+    /// A command was cancelled, as its caller wanted.
+    #[error("{command} was cancelled; what it had begun is undone")]
+    Cancelled {
+        /// The command.
+        command: String,
+    },
+
+    /// A machine is not in a state in which that can be done.
+    #[error("cannot {operation} machine {machine}, which is {state}; {}", wait_or_bring(.state))]
+    WrongState {
+        /// What was to be done.
+        operation: &'static str,
+        /// The machine.
+        machine: MachineId,
+        /// What it is doing.
+        state: MachineState,
+    },
+
+    /// A machine stayed on the way to another state.
+    #[error(
+        "machine {machine} is still {state} after {} seconds; wait until that is over, or look at the machine in VirtualBox, then try again",
+        .waited.as_secs()
+    )]
+    Unsettled {
+        /// The machine.
+        machine: MachineId,
+        /// What it is doing.
+        state: MachineState,
+        /// How long it was watched.
+        waited: Duration,
+    },
+
+    /// An image stays locked, by an operation that is still going on or by one that died.
+    #[error(
+        "VirtualBox says: {message}; an operation on it goes on, or one has died: wait for the end of the former; after the latter end all machines and VirtualBox windows, so that VirtualBox's service ends 5 seconds later, then try again; the command was {command}"
+    )]
+    MediaLocked {
+        /// The command.
+        command: String,
+        /// VirtualBox's words, which name the image.
+        message: String,
     },
 
     /// The output of a command is not what is known of VirtualBox.
@@ -202,6 +251,22 @@ pub enum Error {
         machine: Option<MachineId>,
     },
 
+    /// A saved state that cannot be used.
+    #[error("the saved state '{}' cannot be used: {fault}", .path.display())]
+    SavedState {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: SavedStateFault,
+    },
+
+    /// Somebody had the reading of a file stopped.
+    #[error("interrupted while reading '{}'", .path.display())]
+    Interrupted {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// A medium to be changed is not in the settings.
     #[error(
         "the machine settings have no hard disk {medium}; they belong to another state of the machine"
@@ -221,7 +286,12 @@ impl Error {
             | Self::NotAProgram { .. }
             | Self::TooOld { .. }
             | Self::Spawn { .. } => ErrorKind::NoVirtualBox,
-            Self::Exit { is_busy: true, .. } => ErrorKind::Busy,
+            Self::Exit { is_busy: true, .. }
+            | Self::Unsettled { .. }
+            | Self::MediaLocked { .. } => ErrorKind::Busy,
+            Self::WrongState { state, .. } if state.is_transitional() => ErrorKind::Busy,
+            Self::WrongState { .. } => ErrorKind::Refused,
+            Self::Cancelled { .. } => ErrorKind::Interrupted,
             Self::Exit {
                 code: Some(code), ..
             } if code.is_not_found() => ErrorKind::NotFound,
@@ -229,7 +299,8 @@ impl Error {
             Self::Signal {
                 signal: SIGINT | SIGTERM,
                 ..
-            } => ErrorKind::Interrupted,
+            }
+            | Self::Interrupted { .. } => ErrorKind::Interrupted,
             Self::Timeout { .. } => ErrorKind::Timeout,
             Self::Signal { .. } | Self::Output { .. } | Self::NotDone { .. } => {
                 ErrorKind::Unexpected
@@ -238,6 +309,11 @@ impl Error {
             Self::Io { .. } => ErrorKind::Io,
             Self::Xml { .. } | Self::Settings { .. } => ErrorKind::Settings,
             Self::Encrypted { .. } => ErrorKind::Encrypted,
+            Self::SavedState {
+                fault: SavedStateFault::UnknownFormat { .. },
+                ..
+            } => ErrorKind::Unsupported,
+            Self::SavedState { .. } => ErrorKind::SavedState,
         }
     }
 
@@ -271,6 +347,14 @@ impl Error {
 
 fn places(looked_in: &[String]) -> String {
     looked_in.join(", ")
+}
+
+fn wait_or_bring(state: &MachineState) -> &'static str {
+    if state.is_transitional() {
+        "wait until that is over, then try again"
+    } else {
+        "bring it into a state in which that can be done, then try again"
+    }
 }
 
 fn code_suffix(code: Option<&ResultCode>) -> String {
@@ -322,10 +406,10 @@ mod tests {
     fn texts_about_commands() {
         let exit = |code: Option<&str>| Error::Exit {
             command: command(),
-            status: "exit status: 1".to_owned(),
+            status: "exit status: 1".into(),
             code: code.map(ResultCode::new),
             message: "The object is not ready".to_owned(),
-            stderr: String::new(),
+            stderr: "".into(),
             is_busy: false,
             is_passing: false,
         };
@@ -338,6 +422,28 @@ mod tests {
         assert_snapshot!(Error::Output { command: command(), problem: "it has no line VMState=".to_owned() }, @"cannot make sense of the answer of VBoxManage registervm '/vms/two words/two words.vbox': it has no line VMState=; this version of VirtualBox may be unknown to vrs");
         assert_snapshot!(Error::NotDone { command: command(), problem: "the machine is not listed".to_owned() }, @"VBoxManage registervm '/vms/two words/two words.vbox' ended, but the machine is not listed; look at it in VirtualBox, then try again");
         assert_snapshot!(Error::NoSuchMachine { machine: MachineId::default() }, @"VirtualBox has no machine 00000000-0000-0000-0000-000000000000; `VBoxManage list vms` shows those it has");
+    }
+
+    #[test]
+    fn texts_about_states() {
+        let machine = MachineId::default();
+        let wrong = |state| Error::WrongState {
+            operation: "pause",
+            machine,
+            state,
+        };
+        assert_eq!(
+            wrong(MachineState::LiveSnapshotting).kind(),
+            ErrorKind::Busy
+        );
+        assert_eq!(wrong(MachineState::Saved).kind(), ErrorKind::Refused);
+        assert_snapshot!(wrong(MachineState::LiveSnapshotting), @"cannot pause machine 00000000-0000-0000-0000-000000000000, which is livesnapshotting; wait until that is over, then try again");
+        assert_snapshot!(wrong(MachineState::Saved), @"cannot pause machine 00000000-0000-0000-0000-000000000000, which is saved; bring it into a state in which that can be done, then try again");
+        let waited = Duration::from_secs(60);
+        assert_snapshot!(Error::Unsettled { machine, state: MachineState::Saving, waited }, @"machine 00000000-0000-0000-0000-000000000000 is still saving after 60 seconds; wait until that is over, or look at the machine in VirtualBox, then try again");
+        assert_snapshot!(Error::Cancelled { command: command() }, @"VBoxManage registervm '/vms/two words/two words.vbox' was cancelled; what it had begun is undone");
+        let message = "Medium '/vms/a.vdi' is locked for reading by another task".to_owned();
+        assert_snapshot!(Error::MediaLocked { command: command(), message }, @"VirtualBox says: Medium '/vms/a.vdi' is locked for reading by another task; an operation on it goes on, or one has died: wait for the end of the former; after the latter end all machines and VirtualBox windows, so that VirtualBox's service ends 5 seconds later, then try again; the command was VBoxManage registervm '/vms/two words/two words.vbox'");
     }
 
     #[test]

@@ -9,18 +9,22 @@ mod error;
 mod id;
 mod platform;
 mod result_code;
+mod saved_state;
 mod settings;
 mod state;
 mod version;
 
 pub use driver::{
     DeviceType, Frontend, HostInfo, ImageIds, ListedVirtualBoxSnapshot, LocateOptions,
-    MachineReadable, MachineStatus, Medium, MediumKind, RegisteredMachine, VBoxManage,
-    parse_virtualbox_snapshots,
+    MachineReadable, MachineStatus, Medium, MediumKind, RegisteredMachine, SERVICE_ENDS_WITHIN,
+    TakeVirtualBoxSnapshot, VBoxManage, parse_virtualbox_snapshots,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use id::{MachineId, MediumId, VirtualBoxSnapshotId};
 pub use result_code::ResultCode;
+pub use saved_state::{
+    CpuidLeaf, GuestProcessor, SavedState, SavedStateFault, SavedStatePart, SavedStateUnit,
+};
 pub use settings::{
     Attachment, DeviceKind, HardDisk, Hardware, MachineSettings, NetworkAdapter, RemovableImage,
     SettingsEdit, SharedFolder, VirtualBoxSnapshot,

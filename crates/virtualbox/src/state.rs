@@ -126,6 +126,15 @@ impl MachineState {
             )
     }
 
+    /// Whether VirtualBox is deleting a VirtualBox snapshot, which may take very long.
+    #[must_use]
+    pub fn is_deleting(&self) -> bool {
+        matches!(
+            self,
+            Self::DeletingSnapshot | Self::DeletingSnapshotLive | Self::DeletingSnapshotPaused
+        )
+    }
+
     /// Whether VirtualBox cannot read the machine's settings.
     #[must_use]
     pub fn is_inaccessible(&self) -> bool {

@@ -36,11 +36,20 @@ impl Version {
     }
 
     pub(crate) fn minimum() -> Self {
-        let (major, minor, build) = MINIMUM_VERSION;
-        Self {
-            numbers: MINIMUM_VERSION,
-            text: format!("{major}.{minor}.{build}"),
-        }
+        Self::of(MINIMUM_VERSION)
+    }
+
+    /// The version of these numbers, without a revision.
+    pub(crate) fn of(numbers: (u32, u32, u32)) -> Self {
+        let (major, minor, build) = numbers;
+        let text = format!("{major}.{minor}.{build}");
+        Self { numbers, text }
+    }
+
+    /// Revision of VirtualBox's source, where the text has one.
+    #[must_use]
+    pub fn revision(&self) -> Option<u32> {
+        self.text.rsplit_once('r')?.1.parse().ok()
     }
 
     /// Major, minor and build number.
@@ -63,13 +72,18 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case("7.2.22_Debianr175245\n", (7, 2, 22))]
-    #[case("7.0.14r161095", (7, 0, 14))]
-    #[case("6.1.50", (6, 1, 50))]
-    #[case("7.1.0_BETA2r164697", (7, 1, 0))]
-    fn reads_versions(#[case] text: &str, #[case] numbers: (u32, u32, u32)) {
+    #[case("7.2.22_Debianr175245\n", (7, 2, 22), Some(175_245))]
+    #[case("7.0.14r161095", (7, 0, 14), Some(161_095))]
+    #[case("6.1.50", (6, 1, 50), None)]
+    #[case("7.1.0_BETA2r164697", (7, 1, 0), Some(164_697))]
+    fn reads_versions(
+        #[case] text: &str,
+        #[case] numbers: (u32, u32, u32),
+        #[case] revision: Option<u32>,
+    ) {
         let version = Version::parse(text).unwrap();
         assert_eq!(version.numbers(), numbers);
+        assert_eq!(version.revision(), revision);
         assert_eq!(version.to_string(), text.trim());
     }
 

@@ -33,6 +33,9 @@ impl Progress for Warnings {
     fn warn(&self, warning: &str) {
         self.list.lock().unwrap().push(warning.to_owned());
     }
+    fn note(&self, note: &str) {
+        self.warn(note);
+    }
 }
 
 impl Warnings {

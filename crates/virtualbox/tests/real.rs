@@ -9,8 +9,9 @@
     missing_docs
 )]
 
+mod common;
+
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,37 +20,11 @@ use uuid::Uuid;
 use vrs_progress::NoProgress;
 use vrs_testkit::{RIG_MACHINE_KINDS, Rig, RigMachine};
 use vrs_virtualbox::{
-    DeviceType, Error, ErrorKind, Frontend, HardDisk, LocateOptions, MachineId, MachineSettings,
-    MachineState, MediumId, MediumKind, SettingsEdit, VBoxManage,
+    DeviceType, Error, ErrorKind, Frontend, HardDisk, MachineId, MachineSettings, MachineState,
+    MediumId, MediumKind, SettingsEdit, VBoxManage,
 };
 
-/// The driver for the registry of a rig, which a script names to the real program.
-fn driver(rig: &Rig) -> VBoxManage {
-    let program = rig.folder().join("VBoxManage");
-    let environment: String = rig
-        .environment()
-        .iter()
-        .map(|(name, value)| format!("export {name}='{}'\n", value.display()))
-        .collect();
-    std::fs::write(
-        &program,
-        format!(
-            "#!/bin/sh\n{environment}exec '{}' \"$@\"\n",
-            rig.vboxmanage().display()
-        ),
-    )
-    .unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    VBoxManage::locate(&LocateOptions {
-        program: Some(program),
-        ..LocateOptions::default()
-    })
-    .unwrap()
-}
-
-fn id_of(machine: &RigMachine<'_>) -> MachineId {
-    machine.id().into()
-}
+use common::{driver, id_of};
 
 fn settings_of(machine: &RigMachine<'_>) -> MachineSettings {
     MachineSettings::read(machine.settings_path()).unwrap()

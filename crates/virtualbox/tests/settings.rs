@@ -232,6 +232,9 @@ fn reads_what_is_rare() {
       <FloppyImages><Image uuid="{11111111-2222-3333-4444-555555555552}" location="f.img"/></FloppyImages>
     </MediaRegistry>
     <Hardware uuid="{11111111-2222-3333-4444-555555555553}">
+      <Memory RAMSize="2048"/>
+      <Display VRAMSize="16"/>
+      <Firmware type="EFI"/>
       <BIOS><NVRAM path="x.nvram"/></BIOS>
       <TrustedPlatformModule type="v2_0" location=""/>
       <USB><DeviceFilters><DeviceFilter name="stick" active="true"/></DeviceFilters></USB>
@@ -250,6 +253,7 @@ fn reads_what_is_rare() {
       </StorageController>
     </StorageControllers>
     <Groups><Group name="/rig/sub"/><Group name="/b"/></Groups>
+    <ExtraData><ExtraDataItem name="GUI/LastCloseAction" value="PowerOff"/><ExtraDataItem name="empty"/></ExtraData>
   </Machine>
 </VirtualBox>"#;
     let settings = MachineSettings::parse(text, Path::new("/vms/q/q.vbox")).unwrap();
@@ -271,6 +275,16 @@ fn reads_what_is_rare() {
     assert_eq!(
         (hardware.tpm.as_deref(), settings.nvram_location().as_str()),
         (Some("v2_0"), "x.nvram")
+    );
+    assert_eq!(
+        (hardware.ram_bytes, hardware.video_ram_bytes),
+        (Some(2 << 30), Some(16 << 20))
+    );
+    assert_eq!(hardware.firmware.as_deref(), Some("EFI"));
+    let extra_data = settings.extra_data.iter().collect::<Vec<_>>();
+    assert_eq!(
+        extra_data,
+        [(&"GUI/LastCloseAction".to_owned(), &"PowerOff".to_owned())]
     );
     assert_eq!(
         (

@@ -12,6 +12,7 @@
 )]
 
 pub mod memory;
+pub mod saved_states;
 pub mod scene;
 pub mod speed;
 

@@ -1,4 +1,4 @@
-//! Peak resident size for disks of different virtual size that hold the same.
+//! Peak resident size for a small and a large disk.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::scene::Scene;
 /// Peak resident sizes in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Peaks {
-    /// Of taking the first snapshot.
+    /// Of taking the first snapshot, the lowest of some.
     pub take_bytes: u64,
     /// Of restoring it over a changed disk.
     pub restore_bytes: u64,
@@ -24,27 +24,62 @@ pub struct Comparison {
     pub large: Peaks,
 }
 
-/// Measures both disks, each used by as much.
-#[must_use]
-pub fn compare(
-    vrs: &Path,
-    (small, large): (SampleDisk, SampleDisk),
-    used_mebibytes: u64,
-) -> Comparison {
-    Comparison {
-        small: peaks(vrs, small, used_mebibytes),
-        large: peaks(vrs, large, used_mebibytes),
-    }
+/// So many first snapshots are measured.
+const TAKES: usize = 3;
+
+/// A small and a large disk.
+#[derive(Debug, Clone, Copy)]
+pub struct Disks {
+    /// Makes a disk of so many bytes.
+    pub kind: fn(u64) -> SampleDisk,
+    /// Virtual size of the small one.
+    pub small_bytes: u64,
+    /// Virtual size of the large one.
+    pub large_bytes: u64,
+    /// Each holds so many mebibytes of files.
+    pub used_mebibytes: u64,
+    /// What else is on them.
+    pub rest: Rest,
 }
 
-fn peaks(vrs: &Path, disk: SampleDisk, used_mebibytes: u64) -> Peaks {
-    let mut scene = Scene::new(vrs, disk, used_mebibytes);
-    let take_bytes = scene.take().peak_bytes();
-    scene.change(7);
-    let restore_bytes = scene.restore("bench@latest").peak_bytes();
-    Peaks {
-        take_bytes,
-        restore_bytes,
+/// What is on a disk besides files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing.
+    Empty,
+    /// The whole disk is in use, and no chunk is like another.
+    Full,
+}
+
+impl Disks {
+    /// Measures both.
+    #[must_use]
+    pub fn compare(&self, vrs: &Path) -> Comparison {
+        Comparison {
+            small: self.peaks(vrs, self.small_bytes),
+            large: self.peaks(vrs, self.large_bytes),
+        }
+    }
+
+    fn peaks(&self, vrs: &Path, bytes: u64) -> Peaks {
+        let sprinkled_bytes = match self.rest {
+            Rest::Empty => 0,
+            Rest::Full => bytes - (self.used_mebibytes << 20),
+        };
+        let disk = (self.kind)(bytes);
+        let mut scene = Scene::sprinkled(vrs, disk, sprinkled_bytes, self.used_mebibytes);
+        // The lowest, because threads that happen to send at the same moment hold a pack each.
+        let takes = (0..TAKES).map(|_| {
+            scene.empty_repository();
+            scene.take_at_once().peak_bytes()
+        });
+        let take_bytes = takes.min().expect("at least one");
+        scene.change(7);
+        let restore_bytes = scene.restore("bench@latest").peak_bytes();
+        Peaks {
+            take_bytes,
+            restore_bytes,
+        }
     }
 }
 

@@ -5,19 +5,22 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use vrs_testkit::{SampleDisk, SampleMachine};
+use vrs_testkit::{REPOSITORY_PASSWORD, SampleDisk, SampleMachine, make_repository};
 
 use crate::measured::{Measured, measure};
 use crate::workload;
 
 const SETTLED_AFTER: Duration = Duration::from_millis(2100);
-const PASSWORD: &str = "only for this benchmark";
+/// As vrs cuts the disks of machines.
+const CHUNK_BYTES: u64 = 512 << 10;
 
 /// A temporary folder with a machine and an empty repository.
 pub struct Scene {
     folder: tempfile::TempDir,
     vrs: PathBuf,
     machine: SampleMachine,
+    /// Where the files begin.
+    start_bytes: u64,
     used_mebibytes: u64,
 }
 
@@ -41,28 +44,64 @@ pub fn build_vrs(profile: &str) -> PathBuf {
 }
 
 impl Scene {
-    /// A machine with one disk whose first `used_mebibytes` the guest has used.
+    /// A machine with one disk whose first `used_mebibytes` the guest has used for files.
     #[must_use]
     pub fn new(vrs: &Path, disk: SampleDisk, used_mebibytes: u64) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut machine = SampleMachine::builder(folder.path(), "bench")
-            .disk(disk)
-            .build();
-        workload::fill(&mut machine, used_mebibytes);
-        let scene = Self {
-            folder,
-            vrs: vrs.to_owned(),
-            machine,
-            used_mebibytes,
-        };
-        std::fs::write(scene.password_file(), PASSWORD).expect("room for a password");
+        let scene = Self::without_repository(vrs, disk, 0, used_mebibytes);
         scene.vrs(&["init"]);
         scene
     }
 
-    /// The guest does something.
+    /// The files come after `sprinkled_bytes` whose chunks are all in use and nowhere alike, but take
+    /// little room on this host as long as they are not restored. There is no repository yet: see
+    /// [`Self::empty_repository`].
+    pub(crate) fn sprinkled(
+        vrs: &Path,
+        disk: SampleDisk,
+        sprinkled_bytes: u64,
+        used_mebibytes: u64,
+    ) -> Self {
+        let mut scene = Self::without_repository(vrs, disk, sprinkled_bytes, used_mebibytes);
+        scene.machine.sprinkle(0, sprinkled_bytes, CHUNK_BYTES);
+        scene
+    }
+
+    /// Begins with a new repository. It opens without deriving a key, which would need more memory
+    /// than all the rest.
+    pub(crate) fn empty_repository(&self) {
+        let repository = self.path().join("repository");
+        if repository.exists() {
+            std::fs::remove_dir_all(&repository).expect("a repository that can be removed");
+        }
+        make_repository(&repository);
+    }
+
+    fn without_repository(
+        vrs: &Path,
+        disk: SampleDisk,
+        start_bytes: u64,
+        used_mebibytes: u64,
+    ) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut machine = SampleMachine::builder(folder.path(), "bench")
+            .disk(disk)
+            .build();
+        workload::fill(&mut machine, start_bytes, used_mebibytes);
+        let scene = Self {
+            folder,
+            vrs: vrs.to_owned(),
+            machine,
+            start_bytes,
+            used_mebibytes,
+        };
+        std::fs::write(scene.password_file(), REPOSITORY_PASSWORD).expect("room for a password");
+        scene
+    }
+
+    /// The guest does something to its files.
     pub fn change(&mut self, seed: u64) {
-        workload::change(&mut self.machine, self.used_mebibytes, seed);
+        let (start_bytes, used_mebibytes) = (self.start_bytes, self.used_mebibytes);
+        workload::change(&mut self.machine, start_bytes, used_mebibytes, seed);
     }
 
     pub(crate) fn password_file(&self) -> PathBuf {
@@ -80,6 +119,11 @@ impl Scene {
     /// Takes a snapshot, of files that were left alone long enough for their stamps to be trusted.
     pub(crate) fn take(&self) -> Step {
         std::thread::sleep(SETTLED_AFTER);
+        self.take_at_once()
+    }
+
+    /// The next snapshot will not trust the stamps of this one.
+    pub(crate) fn take_at_once(&self) -> Step {
         let settings = self.machine.settings_path();
         let measured = self.vrs(&["take", settings.to_str().expect("a plain path")]);
         Step::of(measured, |document| &document["machines"][0])

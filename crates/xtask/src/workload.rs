@@ -7,30 +7,31 @@ const MIB: u64 = 1 << 20;
 /// Written at once.
 const STEP_BYTES: usize = 16 << 20;
 
-/// Fills the first `mebibytes` of the first disk.
-pub(crate) fn fill(machine: &mut SampleMachine, mebibytes: u64) {
+/// Fills `mebibytes` of the first disk, from `start_bytes` on.
+pub(crate) fn fill(machine: &mut SampleMachine, start_bytes: u64, mebibytes: u64) {
     let mut random = fastrand::Rng::with_seed(1);
     let mut offset_bytes = 0;
     while offset_bytes < mebibytes * MIB {
         let left = usize::try_from(mebibytes * MIB - offset_bytes).unwrap_or(usize::MAX);
         let contents = files(&mut random, left.min(STEP_BYTES));
-        machine.write(0, offset_bytes, &contents);
+        machine.write(0, start_bytes + offset_bytes, &contents);
         offset_bytes += contents.len() as u64;
     }
 }
 
 /// What a guest does between two snapshots: a page here and there, and some new files. About a
 /// twentieth of the chunks change.
-pub(crate) fn change(machine: &mut SampleMachine, mebibytes: u64, seed: u64) {
+pub(crate) fn change(machine: &mut SampleMachine, start_bytes: u64, mebibytes: u64, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     for _ in 0..mebibytes / 20 {
         let offset_bytes = random.u64(0..mebibytes * MIB / 4096 - 1) * 4096;
         let mut page = vec![0; 4096];
         random.fill(&mut page);
-        machine.write(0, offset_bytes, &page);
+        machine.write(0, start_bytes + offset_bytes, &page);
     }
     let new_bytes = usize::try_from(mebibytes * MIB / 50).unwrap_or(usize::MAX);
-    machine.write(0, mebibytes * MIB / 3, &files(&mut random, new_bytes));
+    let middle_bytes = start_bytes + mebibytes * MIB / 3;
+    machine.write(0, middle_bytes, &files(&mut random, new_bytes));
 }
 
 fn files(random: &mut fastrand::Rng, length_bytes: usize) -> Vec<u8> {

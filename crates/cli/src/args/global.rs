@@ -1,5 +1,6 @@
 //! Options that every command has.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
@@ -7,7 +8,8 @@ use clap::{ArgAction, Args, ValueEnum};
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
-    /// Repository: a folder, or the name of one in the config file
+    /// Repository: a folder, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL, rclone:REMOTE:PATH, or the
+    /// name of one in the config file
     #[arg(
         short,
         long,
@@ -34,6 +36,18 @@ pub struct GlobalArgs {
     /// Keep the password in the system's keyring once it has opened the repository
     #[arg(long, global = true)]
     pub save_password: bool,
+
+    /// Send at most so many KiB a second to the repository
+    #[arg(long, global = true, value_name = "KIB")]
+    pub limit_upload: Option<NonZeroU32>,
+
+    /// Fetch at most so many KiB a second from the repository
+    #[arg(long, global = true, value_name = "KIB")]
+    pub limit_download: Option<NonZeroU32>,
+
+    /// Trust the certificates in this file (PEM) instead of the usual ones
+    #[arg(long, global = true, value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
 
     /// Where VBoxManage is
     #[arg(

@@ -2,6 +2,7 @@
 
 use vrs_engine::check;
 use vrs_repository::store::CheckOptions;
+use vrs_repository::{ResticRepository, SnapshotStore};
 
 use crate::args::CheckArgs;
 use crate::context::Context;
@@ -11,14 +12,43 @@ use crate::reports::check::CheckReport;
 
 pub fn run(context: &Context, args: &CheckArgs) -> Result<Exit> {
     let store = context.repository()?;
-    let options = CheckOptions {
-        read_data: args.read_data,
+    let mut options = CheckOptions {
+        read_percent: args.read_data.unwrap_or_default(),
     };
-    let report = CheckReport::from(check::run(&store, &options, &context.reporter())?);
+    let repaired = if args.repair {
+        let done = repair(context, args, &store, &options)?;
+        // What was read is repaired already.
+        options = CheckOptions::default();
+        done
+    } else {
+        Vec::new()
+    };
+    let health = check::run(&store, &options, &context.reporter())?;
+    let report = CheckReport::new(health, repaired);
     context.printer.report(&report)?;
     Ok(match (report.sound, report.warnings.is_empty()) {
         (false, _) => Exit::Failed,
         (true, false) => Exit::Warnings,
         (true, true) => Exit::Success,
     })
+}
+
+/// What was done, one text each.
+fn repair(
+    context: &Context,
+    args: &CheckArgs,
+    store: &ResticRepository,
+    options: &CheckOptions,
+) -> Result<Vec<String>> {
+    let from = args.from.as_deref();
+    let from = from.map(|from| context.other_repository(from, &args.other));
+    let from = from.transpose()?;
+    let repaired = store.repair(options, &context.reporter());
+    let mut done = repaired.map_err(vrs_engine::Error::from)?;
+    if let Some(from) = from {
+        let fetched = store.fetch_missing(&from, &context.reporter());
+        let fetched = fetched.map_err(vrs_engine::Error::from)?;
+        done.push(format!("{fetched} chunks came from {}", from.location()));
+    }
+    Ok(done)
 }

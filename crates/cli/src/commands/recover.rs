@@ -1,8 +1,9 @@
 //! `vrs recover`
 
 use vrs_engine::Host;
-use vrs_engine::journal::{Intent, Unfinished};
-use vrs_engine::recover::{self, Recovered};
+use vrs_engine::journal::Unfinished;
+use vrs_engine::recover;
+use vrs_engine::undo::{self, UndoPlan};
 use vrs_repository::SnapshotStore;
 
 use crate::args::RecoverArgs;
@@ -18,10 +19,12 @@ pub fn run(context: &Context, args: &RecoverArgs) -> Result<Exit> {
     };
     let mut exit = Exit::Success;
     for unfinished in wanted_operations(&host, args)? {
-        let outcome = if args.dry_run {
-            Ok(RecoverOutcome::Owed)
-        } else {
-            finish(context, &host, &unfinished)
+        let outcome = match (args.undo, args.dry_run) {
+            (true, dry_run) if location(&unfinished).is_some() => {
+                give_up(context, &host, &unfinished, dry_run)
+            }
+            (_, true) => Ok(RecoverOutcome::Owed { undo: None }),
+            (_, false) => finish(context, &host, &unfinished),
         };
         let outcome = outcome.unwrap_or_else(|error| {
             exit = exit.max(error.exit());
@@ -58,16 +61,38 @@ fn wanted_operations(host: &Host, args: &RecoverArgs) -> Result<Vec<Unfinished>>
 }
 
 fn is_about(unfinished: &Unfinished, machine: &str) -> bool {
-    let name = match &unfinished.intent {
-        Intent::Restore(intent) => intent.machine_name.as_str(),
-        _ => "",
-    };
-    name == machine || unfinished.machine.to_string() == machine
+    unfinished.intent.machine_name() == machine || unfinished.machine.to_string() == machine
 }
 
 fn finish(context: &Context, host: &Host, unfinished: &Unfinished) -> Result<RecoverOutcome> {
-    let store = context.repository_or(location(unfinished))?;
-    finish_from(context, host, &store, unfinished)
+    let store = location(unfinished)
+        .map(|location| context.repository_or(location))
+        .transpose()?;
+    let Some(store) = &store else {
+        return Ok(
+            recover::finish_without_repository(host, unfinished, &context.reporter())?.into(),
+        );
+    };
+    finish_from(context, host, store, unfinished)
+}
+
+fn give_up(
+    context: &Context,
+    host: &Host,
+    unfinished: &Unfinished,
+    dry_run: bool,
+) -> Result<RecoverOutcome> {
+    Ok(if dry_run {
+        let plan = UndoPlan::make(host, unfinished)?;
+        RecoverOutcome::Owed {
+            undo: Some(plan.into()),
+        }
+    } else {
+        let undone = undo::execute(host, unfinished, &context.reporter())?;
+        RecoverOutcome::Undone {
+            undo: undone.into(),
+        }
+    })
 }
 
 /// Finishes an operation with the repository that it used.
@@ -77,12 +102,5 @@ pub fn finish_from(
     store: &dyn SnapshotStore,
     unfinished: &Unfinished,
 ) -> Result<RecoverOutcome> {
-    Ok(
-        match recover::finish(host, store, unfinished, &context.reporter())? {
-            Recovered::Finished(stats) => RecoverOutcome::Finished {
-                stats: stats.into(),
-            },
-            Recovered::Dropped => RecoverOutcome::Dropped,
-        },
-    )
+    Ok(recover::finish(host, store, unfinished, &context.reporter())?.into())
 }

@@ -1,6 +1,7 @@
 //! `vrs vms`
 
 use vrs_engine::machine::Machine;
+use vrs_engine::migrate;
 use vrs_engine::snapshot::Snapshot;
 
 use super::lookup;
@@ -8,6 +9,7 @@ use crate::context::Context;
 use crate::errors::Result;
 use crate::exit::Exit;
 use crate::reports::machines::{MachineEntry, MachinesReport};
+use crate::reports::migrate::MovedEntry;
 use crate::reports::snapshot::SnapshotEntry;
 
 pub fn run(context: &Context) -> Result<Exit> {
@@ -22,7 +24,11 @@ pub fn run(context: &Context) -> Result<Exit> {
         .iter()
         .map(|machine| entry(machine, &snapshots))
         .collect();
-    context.printer.report(&MachinesReport { machines })?;
+    let moved = migrate::moved_machines(&host)?;
+    let moved = moved.into_iter().map(MovedEntry::from).collect();
+    context
+        .printer
+        .report(&MachinesReport { machines, moved })?;
     Ok(Exit::Success)
 }
 

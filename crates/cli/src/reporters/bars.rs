@@ -77,6 +77,10 @@ impl View for Bars {
     fn warn(&mut self, warning: &str) {
         self.bar.suspend(|| self.printer.warn(warning));
     }
+
+    fn note(&mut self, note: &str) {
+        self.bar.suspend(|| self.printer.note(note));
+    }
 }
 
 impl Drop for Bars {
@@ -109,6 +113,7 @@ mod tests {
                 scanned_bytes: 1024,
                 ..Counts::default()
             },
+            percent: None,
             elapsed: Duration::from_secs(1),
         };
         bars.begin(&status);

@@ -39,6 +39,7 @@ impl View for Events {
             subject: &phase.subject,
             total_bytes: phase.total_bytes,
             counts: status.counts,
+            percent: status.percent,
             elapsed_seconds: status.elapsed.as_secs_f64(),
         });
     }
@@ -49,5 +50,9 @@ impl View for Events {
 
     fn warn(&mut self, warning: &str) {
         self.printer.warn(warning);
+    }
+
+    fn note(&mut self, note: &str) {
+        self.printer.note(note);
     }
 }

@@ -46,4 +46,8 @@ impl View for Lines {
     fn warn(&mut self, warning: &str) {
         self.printer.warn(warning);
     }
+
+    fn note(&mut self, note: &str) {
+        self.printer.note(note);
+    }
 }

@@ -1,6 +1,6 @@
 //! What was counted so far.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ pub struct Tally {
     reused: AtomicU64,
     sent: AtomicU64,
     fetched: AtomicU64,
+    percent: AtomicU8,
 }
 
 /// The current phase at one moment.
@@ -25,8 +26,13 @@ pub struct Tally {
 pub struct Status {
     pub phase: Phase,
     pub counts: Counts,
+    /// How far it is, where others than vrs do the work and tell.
+    pub percent: Option<u8>,
     pub elapsed: Duration,
 }
+
+/// No percentage was told yet.
+const UNKNOWN: u8 = u8::MAX;
 
 impl Tally {
     /// Starts a phase with all counts at zero.
@@ -34,9 +40,11 @@ impl Tally {
         for counter in [&self.scanned, &self.reused, &self.sent, &self.fetched] {
             counter.store(0, Ordering::Relaxed);
         }
+        self.percent.store(UNKNOWN, Ordering::Relaxed);
         let status = Status {
             phase: phase.clone(),
             counts: Counts::default(),
+            percent: None,
             elapsed: Duration::ZERO,
         };
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -54,6 +62,10 @@ impl Tally {
         count.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    pub fn reach(&self, percent: u8) {
+        self.percent.store(percent, Ordering::Relaxed);
+    }
+
     /// The phase that is under way.
     pub fn status(&self) -> Option<Status> {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,6 +79,8 @@ impl Tally {
         Some(Status {
             phase: phase.clone(),
             counts,
+            percent: Some(self.percent.load(Ordering::Relaxed))
+                .filter(|percent| *percent != UNKNOWN),
             elapsed: begun.elapsed(),
         })
     }
@@ -81,8 +95,12 @@ impl Status {
             .to_owned()
     }
 
-    /// "1.00 GiB of 4.00 GiB, 512.00 MiB reused, 10.00 MiB sent, 100.00 MiB/s, 30 seconds left".
+    /// "1.00 GiB of 4.00 GiB, 512.00 MiB reused, 10.00 MiB sent, 100.00 MiB/s, 30 seconds left"; or
+    /// "40 %".
     pub fn counts_text(&self) -> String {
+        if let Some(percent) = self.percent {
+            return format!("{percent} %");
+        }
         let counts = self.counts;
         let scanned = text::size(counts.scanned_bytes);
         let mut parts = vec![match self.phase.total_bytes {
@@ -145,6 +163,7 @@ mod tests {
                 sent_bytes: 10 << 20,
                 fetched_bytes: 0,
             },
+            percent: None,
             elapsed,
         }
     }
@@ -159,6 +178,21 @@ mod tests {
     #[test]
     fn what_is_not_known_is_not_shown() {
         insta::assert_snapshot!(status(None, 0, Duration::ZERO).counts_text(), @"0 B, 512.00 MiB reused, 10.00 MiB sent");
+    }
+
+    #[test]
+    fn what_others_do_is_shown_in_percent() {
+        let tally = Tally::default();
+        let phase = || Phase {
+            name: "merging",
+            subject: "m".to_owned(),
+            total_bytes: None,
+        };
+        tally.begin(phase());
+        tally.reach(40);
+        assert_eq!(tally.status().unwrap().counts_text(), "40 %");
+        tally.begin(phase());
+        assert_eq!(tally.status().unwrap().percent, None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::migrate::MovedEntry;
 use super::snapshot::SnapshotEntry;
 use crate::printer::Report;
 use crate::text::{self, Column, Columns};
@@ -12,6 +13,8 @@ use crate::text::{self, Column, Columns};
 #[serde(tag = "type", rename = "machines")]
 pub struct MachinesReport {
     pub machines: Vec<MachineEntry>,
+    /// Those that moved away.
+    pub moved: Vec<MovedEntry>,
 }
 
 #[derive(Debug, Serialize)]
@@ -46,6 +49,7 @@ impl Report for MachinesReport {
         if !self.machines.is_empty() {
             writeln!(out, "{}", table.render())?;
         }
-        writeln!(out, "{}", text::count(self.machines.len(), "machine"))
+        writeln!(out, "{}", text::count(self.machines.len(), "machine"))?;
+        self.moved.iter().try_for_each(|moved| moved.human(out))
     }
 }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use serde::Serialize;
+use vrs_engine::portability;
 use vrs_engine::restore::RestorePlan;
 use vrs_repository::store::RestoreStats;
 
@@ -30,11 +31,28 @@ pub struct RestoreReport {
     /// Base images that stay where they are, detached.
     pub left_behind: Vec<String>,
     pub notes: Vec<String>,
+    /// What may not go on here as it was.
+    pub portability: Vec<portability::Verdict>,
     pub status: RestoreStatus,
     /// What it cost or would cost, where that was looked at.
     pub stats: Option<StatsEntry>,
     /// The snapshot of the state before, if one was wanted.
     pub before: Option<String>,
+}
+
+/// All machines of a snapshot set.
+#[derive(Debug, Default, Serialize)]
+#[serde(tag = "type", rename = "restore_set")]
+pub struct RestoreSetReport {
+    pub machines: Vec<RestoreReport>,
+}
+
+impl Report for RestoreSetReport {
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.machines
+            .iter()
+            .try_for_each(|machine| machine.human(out))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -93,6 +111,7 @@ impl From<&RestorePlan> for RestoreReport {
             remove: as_text(&intent.remove),
             left_behind: as_text(&plan.left_behind),
             notes: plan.notes.clone(),
+            portability: plan.portability.clone(),
             status: RestoreStatus::Planned,
             stats: None,
             before: None,
@@ -100,7 +119,7 @@ impl From<&RestorePlan> for RestoreReport {
     }
 }
 
-fn as_text(paths: &[PathBuf]) -> Vec<String> {
+pub(super) fn as_text(paths: &[PathBuf]) -> Vec<String> {
     paths
         .iter()
         .map(|path| path.display().to_string())
@@ -152,7 +171,11 @@ impl RestoreReport {
         }
         write_each(out, "remove", &self.remove)?;
         write_each(out, "leave, detached", &self.left_behind)?;
-        write_each(out, "note", &self.notes)
+        write_each(out, "note", &self.notes)?;
+        self.portability.iter().try_for_each(|verdict| {
+            let told = text::name(&verdict.to_string());
+            writeln!(out, "  {}: {told}", verdict.level)
+        })
     }
 
     fn human_outcome(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -197,7 +220,7 @@ impl StatsEntry {
     }
 }
 
-fn write_each(out: &mut dyn Write, what: &str, items: &[String]) -> io::Result<()> {
+pub(super) fn write_each(out: &mut dyn Write, what: &str, items: &[String]) -> io::Result<()> {
     items
         .iter()
         .try_for_each(|item| writeln!(out, "  {what}: {}", text::name(item)))

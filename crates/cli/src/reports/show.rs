@@ -6,7 +6,7 @@ use serde::Serialize;
 use vrs_engine::manifest::{FileRole, Manifest};
 
 use super::snapshot::SnapshotEntry;
-use super::take::{not_included, write_not_included};
+use super::take::{captured, not_included, write_not_included};
 use crate::printer::Report;
 use crate::text::{self, Column, Columns};
 
@@ -31,7 +31,7 @@ impl Report for ShowReport {
 }
 
 impl ShowReport {
-    fn facts(&self) -> [(&'static str, String); 10] {
+    fn facts(&self) -> [(&'static str, String); 12] {
         let Self { snapshot, manifest } = self;
         let host = &manifest.host;
         [
@@ -48,6 +48,11 @@ impl ShowReport {
                 format!("{} ({})", manifest.machine.name, manifest.machine.id),
             ),
             ("State", manifest.machine.state.clone()),
+            (
+                "Capture",
+                manifest.capture.as_ref().map(captured).unwrap_or_default(),
+            ),
+            ("Set", manifest.set.clone().unwrap_or_default()),
             ("System", manifest.machine.os_type.clone()),
             (
                 "Settings",

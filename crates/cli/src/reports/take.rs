@@ -3,7 +3,9 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
-use vrs_engine::manifest::{FileRole, Manifest};
+use vrs_engine::capture::CaptureMode;
+use vrs_engine::manifest::{CaptureRecord, FileRole, Manifest};
+use vrs_engine::preflight::Verdict;
 use vrs_engine::take::{TakePlan, Taken};
 
 use crate::errors::Failure;
@@ -46,6 +48,10 @@ pub struct TakenEntry {
     pub reused_bytes: u64,
     pub sent_bytes: u64,
     pub not_included: Vec<NotIncludedEntry>,
+    /// How the machine was captured, if it was running.
+    pub capture: Option<CaptureRecord>,
+    /// The snapshot set that it belongs to.
+    pub set: Option<String>,
 }
 
 /// A snapshot that would be taken.
@@ -57,6 +63,10 @@ pub struct PlannedEntry {
     pub previous: Option<String>,
     pub read_bytes: u64,
     pub files: Vec<PlannedFile>,
+    /// How the machine would be captured, if it is running.
+    pub capture: Option<CaptureMode>,
+    /// Whether that could hurt it.
+    pub verdicts: Vec<Verdict>,
     pub not_included: Vec<NotIncludedEntry>,
 }
 
@@ -94,6 +104,8 @@ impl From<&Taken> for TakenEntry {
             reused_bytes: stats.reused_bytes,
             sent_bytes: stats.sent_bytes,
             not_included: not_included(manifest),
+            capture: manifest.capture.clone(),
+            set: manifest.set.clone(),
         }
     }
 }
@@ -131,9 +143,11 @@ impl From<&TakePlan> for PlannedEntry {
             previous: plan
                 .previous
                 .as_ref()
-                .map(|previous| previous.id.to_string()),
+                .map(|previous| previous.snapshot.id.to_string()),
             read_bytes: plan.read_bytes(),
             files: files.collect(),
+            capture: plan.capture,
+            verdicts: plan.verdicts.clone(),
             not_included: plan
                 .inventory
                 .not_included
@@ -178,6 +192,9 @@ impl TakenEntry {
             text::size(self.reused_bytes),
             text::size(self.sent_bytes),
         )?;
+        if let Some(capture) = &self.capture {
+            writeln!(out, "  {}", captured(capture))?;
+        }
         write_not_included(out, &self.not_included)
     }
 }
@@ -190,6 +207,10 @@ impl PlannedEntry {
             "machine '{of}': {} would be read",
             text::size(self.read_bytes)
         )?;
+        if let Some(mode) = self.capture {
+            writeln!(out, "  it would be captured {}", way(mode))?;
+            write!(out, "{}", verdict_table(&self.verdicts))?;
+        }
         let mut table = Columns::new(vec![
             Column::Text("File"),
             Column::Number("Size"),
@@ -209,6 +230,53 @@ impl PlannedEntry {
         }
         write!(out, "{}", table.render())?;
         write_not_included(out, &self.not_included)
+    }
+}
+
+/// How a running machine was captured, for people.
+pub fn captured(capture: &CaptureRecord) -> String {
+    let what = if capture.memory {
+        "with its memory"
+    } else {
+        "without its memory"
+    };
+    let way = way(capture.mode);
+    match capture.paused_ms {
+        Some(paused_ms) => {
+            format!("captured {way}, {what}; the guest stood still for {paused_ms} ms")
+        }
+        None => format!("captured {way}, {what}"),
+    }
+}
+
+fn verdict_table(verdicts: &[Verdict]) -> String {
+    let mut table = Columns::new(vec![
+        Column::Text("Verdict"),
+        Column::Text("Of"),
+        Column::Text("Level"),
+        Column::Text("Reason"),
+    ]);
+    for verdict in verdicts {
+        let reason = match verdict.advice.as_str() {
+            "" => verdict.reason.clone(),
+            advice => format!("{}; {advice}", verdict.reason),
+        };
+        table.row(vec![
+            verdict.name.to_string(),
+            text::name(&verdict.subject),
+            verdict.level.to_string(),
+            text::name(&reason),
+        ]);
+    }
+    table.render()
+}
+
+const fn way(mode: CaptureMode) -> &'static str {
+    match mode {
+        CaptureMode::Memory => "while paused",
+        CaptureMode::Live => "while running",
+        CaptureMode::DisksOnly => "by its disks only",
+        CaptureMode::SaveState => "by saving its state",
     }
 }
 

@@ -46,7 +46,7 @@ fn failures_exit_with_1_and_say_what_to_do() {
     ");
     insta::assert_snapshot!(environment.fails(&["list", "--repo", "sftp:me:secret@host:/srv"]), @r#"
     1
-    error: repositories at "sftp:..." are not supported yet: the scheme "sftp" is unknown here; use a folder, as PATH or local:PATH
+    error: "sftp:..." is not a repository location: it seems to hold a password, which ssh does not take; use a key; give PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL or rclone:REMOTE:PATH
     "#);
     environment.succeeds(&["init"]);
     insta::assert_snapshot!(environment.fails(&["init"]), @r"
@@ -104,7 +104,7 @@ fn config_mistakes_name_file_and_line() {
     environment.write(&environment.config_file(), "# mine\nrepository = 'x'\n");
     insta::assert_snapshot!(environment.fails(&["list"]), @r"
     1
-    error: the config file 'FOLDER/config/vrs/config.toml' is wrong in line 2: unknown field `repository`, expected one of `default_repository`, `vboxmanage`, `repositories`
+    error: the config file 'FOLDER/config/vrs/config.toml' is wrong in line 2: unknown field `repository`, expected one of `default_repository`, `vboxmanage`, `vboxmanage_patience_seconds`, `ssh_command`, `rclone_command`, `repositories`
     ");
     insta::assert_snapshot!(environment.fails(&["list", "--config", "/nowhere/x.toml"]), @r"
     1

@@ -2,14 +2,15 @@
 //! succeeds.
 
 use std::fs::{self, OpenOptions};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use vrs_progress::NoProgress;
 use vrs_repository::store::{SnapshotLabel, SnapshotStore, TreePath};
 use vrs_repository::{Location, OpenOptions as OpenRepository, Password, ResticRepository};
-use vrs_testkit::{SampleDisk, SampleMachine, TinyDisk};
+use vrs_testkit::{ReadErrors, SampleDisk, SampleMachine, TinyDisk};
 
-use crate::environment::{Environment, MIB, settings};
+use crate::environment::{Environment, MIB, Run, settings};
 use crate::errors::walk;
 
 fn content(machine: &SampleMachine) -> Vec<Vec<u8>> {
@@ -58,6 +59,59 @@ fn a_disk_that_cannot_be_read_is_named_and_nothing_is_stored() {
     assert!(is_sound(&environment));
 }
 
+/// The vrs of an environment, for which some bytes of a file cannot be read.
+fn struck(environment: &Environment, arguments: &[&str], file: &Path, bytes: Range<u64>) -> Run {
+    let mut command = environment.command(arguments);
+    let errors = ReadErrors::new();
+    errors.strike(&mut command, file, bytes);
+    environment.finish(command)
+}
+
+#[test]
+fn an_unreadable_sector_of_a_disk_is_told_and_nothing_is_stored() {
+    let (environment, machine) = Environment::with_snapshot("web");
+    let disk = machine.chain(0)[0].clone();
+    let list = environment.succeeds(&["list"]);
+    let sector = 2 * MIB as u64 + 4096;
+    let take = ["take", &settings(&machine)];
+    let run = struck(&environment, &take, &disk, sector..sector + 512);
+    let name = disk.file_name().unwrap().to_str().unwrap();
+    insta::assert_snapshot!(run.failure().replace(name, "DISK"), @r"
+    1
+    error: cannot read FOLDER/machines/web/DISK at offset 0; check the disk and the file's permissions, then try again
+      caused by: Input/output error (os error 5)
+    ");
+    assert_eq!(environment.succeeds(&["list"]), list);
+    assert!(is_sound(&environment));
+    environment.succeeds(&take);
+    assert!(is_sound(&environment));
+}
+
+#[test]
+fn a_restore_from_a_pack_on_an_unreadable_sector_is_owed_until_it_can_be_read() {
+    let (environment, machine, pack, first) = with_pack();
+    let name = pack.file_name().unwrap().to_str().unwrap();
+    let restore = ["restore", "web@first", "--yes"];
+    let run = struck(&environment, &restore, &pack, middle(&pack));
+    let told = run.failure().replace(&name[..8], "PACK");
+    assert!(
+        told.starts_with("1\nnote: restoring machine 'web' was interrupted; run `vrs recover`\n")
+            && told.contains(" is not complete: ")
+            && told.contains("cannot read pack PACK of the repository at FOLDER/repository; ")
+            && told.ends_with("caused by: Input/output error (os error 5)\n"),
+        "{told}"
+    );
+    let check = ["check", "--read-data"];
+    let check = struck(&environment, &check, &pack, middle(&pack));
+    assert_eq!(check.code, 1, "{}", check.stderr);
+    assert!(
+        check.stdout.contains("Input/output error"),
+        "{}",
+        check.stdout
+    );
+    is_owed_until_recovered(&environment, &machine, &first);
+}
+
 #[test]
 fn a_disk_held_open_for_writing_is_not_taken() {
     let (environment, machine) = Environment::with_snapshot("web");
@@ -89,41 +143,73 @@ fn make_writable(path: &Path) {
     fs::set_permissions(path, permissions).unwrap();
 }
 
+/// A part of a pack with chunks of a disk. Settings and manifest lie at the ends.
+fn middle(pack: &Path) -> Range<u64> {
+    let bytes = fs::metadata(pack).unwrap().len();
+    bytes / 4..bytes / 2
+}
+
+/// An environment with a snapshot that was restored once, its machine, and its pack. Then the whole
+/// disk was changed.
+fn with_pack() -> (Environment, SampleMachine, PathBuf, Vec<Vec<u8>>) {
+    let (environment, mut machine) = Environment::with_snapshot("web");
+    environment.succeeds(&["restore", "web@first", "--yes"]);
+    let first = content(&machine);
+    machine.fill(0, 0, 3 * MIB, 55);
+    let pack = pack(&environment);
+    make_writable(&pack);
+    (environment, machine, pack, first)
+}
+
+/// After a restore that failed on the way: no half machine is taken, and what was restored is kept.
+fn is_owed_until_recovered(environment: &Environment, machine: &SampleMachine, first: &[Vec<u8>]) {
+    let take = environment.run(&["take", &settings(machine)]);
+    assert_eq!(take.code, 4, "{}", take.stderr);
+    let recover = environment.run(&["recover"]);
+    assert_eq!((recover.code, recover.stderr.as_str()), (0, ""));
+    assert_eq!(content(machine), first);
+    assert!(is_sound(environment));
+}
+
 #[test]
 fn a_restore_from_a_damaged_pack_is_owed_until_the_pack_is_whole() {
-    let (environment, mut machine) = Environment::with_snapshot("web");
-    let pack = pack(&environment);
+    let (environment, machine, pack, first) = with_pack();
     let whole = fs::read(&pack).unwrap();
     let mut damaged = whole.clone();
-    damaged[..whole.len() / 2]
-        .iter_mut()
-        .for_each(|byte| *byte ^= 0x55);
-    make_writable(&pack);
-    for broken in [Some(damaged), None] {
-        machine.fill(0, 0, MIB, 55);
-        let changed = content(&machine);
-        match &broken {
-            Some(bytes) => fs::write(&pack, bytes).unwrap(),
-            None => fs::remove_file(&pack).unwrap(),
-        }
-        assert!(!is_sound(&environment));
-        let restore = environment.run(&["restore", "web@first", "--yes"]);
-        let name = pack.file_name().unwrap().to_str().unwrap();
-        assert_eq!(restore.code, 1, "{}", restore.stderr);
-        assert!(restore.stderr.contains(&name[..8]), "{}", restore.stderr);
-        let take = environment.run(&["take", &settings(&machine)]);
-        let is_untouched = content(&machine) == changed;
-        assert!(
-            is_untouched || take.code == 4,
-            "half a machine was taken: {}",
-            take.stdout
-        );
-        fs::write(&pack, &whole).unwrap();
-        environment.run(&["recover"]);
-        environment.succeeds(&["restore", "web@first", "--yes"]);
-        assert_ne!(content(&machine), changed);
-        assert!(is_sound(&environment));
+    for byte in middle(&pack) {
+        damaged[usize::try_from(byte).unwrap()] ^= 0x55;
     }
+    fs::write(&pack, damaged).unwrap();
+    assert!(!is_sound(&environment));
+    let restore = environment.run(&["restore", "web@first", "--yes"]);
+    let name = pack.file_name().unwrap().to_str().unwrap();
+    assert_eq!(restore.code, 1, "{}", restore.stderr);
+    assert!(restore.stderr.contains(&name[..8]), "{}", restore.stderr);
+    fs::write(&pack, whole).unwrap();
+    is_owed_until_recovered(&environment, &machine, &first);
+}
+
+#[test]
+fn a_restore_from_a_missing_pack_changes_nothing() {
+    let (environment, machine, pack, first) = with_pack();
+    let changed = content(&machine);
+    let whole = fs::read(&pack).unwrap();
+    fs::remove_file(&pack).unwrap();
+    assert!(!is_sound(&environment));
+    let name = pack.file_name().unwrap().to_str().unwrap();
+    let restore = environment.fails(&["restore", "web@first", "--yes"]);
+    insta::assert_snapshot!(restore.replace(&name[..8], "PACK"), @r"
+    1
+    error: pack PACK of the repository at FOLDER/repository is damaged: it is missing; run 'vrs check' to learn what it affects
+    ");
+    assert_eq!(content(&machine), changed);
+    environment.succeeds(&["take", &settings(&machine), "--name", "second"]);
+    fs::write(&pack, whole).unwrap();
+    environment.succeeds(&["restore", "web@first", "--yes"]);
+    assert_eq!(content(&machine), first);
+    environment.succeeds(&["restore", "web@second", "--yes"]);
+    assert_eq!(content(&machine), changed);
+    assert!(is_sound(&environment));
 }
 
 #[test]
@@ -279,6 +365,15 @@ fn a_machine_whose_disk_is_full_is_owed_until_there_is_room() {
             full.stderr
         );
     }
+    // It stays full, so the clone is given up.
+    let clone = disk.path().join("two");
+    assert!(clone.is_dir());
+    assert_eq!(environment.run(&["recover", "two"]).code, 1);
+    let undo = environment.run(&["recover", "--undo", "two"]);
+    assert_eq!(undo.code, 0, "{}", undo.stderr);
+    assert!(!clone.exists());
+    let undo = environment.run(&["recover", "--undo"]);
+    assert_eq!(undo.code, 4, "{}", undo.stderr);
     fs::remove_file(&ballast).unwrap();
     let recover = environment.run(&["recover", "web"]);
     assert_eq!(recover.code, 0, "{}", recover.stderr);

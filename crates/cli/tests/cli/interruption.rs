@@ -74,7 +74,7 @@ fn a_killed_restore_is_owed_until_it_is_recovered() {
     4
     note: restoring machine 'web' was interrupted; run `vrs recover`
     error: restoring machine 'web' was interrupted; run `vrs recover` to finish it first
-    hint: `vrs recover --dry-run` shows what is owed; until then the machine stays out of VirtualBox's list
+    hint: `vrs recover --dry-run` shows what is owed
     ");
     let owed = environment.json(&["recover", "--dry-run"]);
     assert_eq!(owed["operations"][0]["status"], "owed");

@@ -44,6 +44,7 @@ fn snapshots() {
     snapshots[].machine_id: string
     snapshots[].machine_name: string
     snapshots[].name: null or string
+    snapshots[].pinned: boolean
     snapshots[].size_bytes: number
     snapshots[].tags: array
     snapshots[].tags[]: string
@@ -70,6 +71,7 @@ fn show() {
     snapshot.machine_id: string
     snapshot.machine_name: string
     snapshot.name: string
+    snapshot.pinned: boolean
     snapshot.size_bytes: number
     snapshot.tags: array
     snapshot.tags[]: string
@@ -98,6 +100,7 @@ fn diff() {
     from.machine_id: string
     from.machine_name: string
     from.name: string
+    from.pinned: boolean
     from.size_bytes: number
     from.tags: array
     from.tags[]: string
@@ -112,6 +115,7 @@ fn diff() {
     to.machine_id: string
     to.machine_name: string
     to.name: null
+    to.pinned: boolean
     to.size_bytes: number
     to.tags: array
     to.time: string
@@ -126,6 +130,7 @@ fn take() {
     let path = settings(&machine);
     insta::assert_snapshot!(documented(&environment.json(&["take", &path, "--dry-run"])), @r#"
     machines: array
+    machines[].capture: null
     machines[].files: array
     machines[].files[].local: string
     machines[].files[].path: string
@@ -139,10 +144,12 @@ fn take() {
     machines[].previous: null
     machines[].read_bytes: number
     machines[].status: "planned"
+    machines[].verdicts: array
     type: "take"
     "#);
     insta::assert_snapshot!(documented(&environment.json(&["take", &path])), @r#"
     machines: array
+    machines[].capture: null
     machines[].files: number
     machines[].machine: string
     machines[].machine_id: string
@@ -151,6 +158,7 @@ fn take() {
     machines[].read_bytes: number
     machines[].reused_bytes: number
     machines[].sent_bytes: number
+    machines[].set: null
     machines[].size_bytes: number
     machines[].snapshot: string
     machines[].status: "taken"
@@ -182,6 +190,7 @@ fn restore_and_clone() {
     machine_id: string
     machine_name: string
     notes: array
+    portability: array
     power_off: boolean
     register: boolean
     remove: array
@@ -193,6 +202,7 @@ fn restore_and_clone() {
     snapshot.machine_id: string
     snapshot.machine_name: string
     snapshot.name: string
+    snapshot.pinned: boolean
     snapshot.size_bytes: number
     snapshot.tags: array
     snapshot.tags[]: string
@@ -235,6 +245,7 @@ fn delete() {
     snapshots[].machine_id: string
     snapshots[].machine_name: string
     snapshots[].name: string
+    snapshots[].pinned: boolean
     snapshots[].size_bytes: number
     snapshots[].tags: array
     snapshots[].tags[]: string
@@ -249,6 +260,8 @@ fn check() {
     insta::assert_snapshot!(documented(&environment.json(&["check"])), @r#"
     damaged: array
     errors: array
+    losses: array
+    repaired: array
     snapshots: number
     sound: boolean
     type: "check"
@@ -262,6 +275,41 @@ fn recover() {
     operations: array
     type: "recover"
     "#);
+}
+
+#[test]
+fn doctor() {
+    let (environment, machine) = Environment::with_snapshot("web");
+    let path = settings(&machine);
+    let healthy = environment.json(&["doctor", &path]);
+    assert_eq!(healthy["findings"], serde_json::json!([]));
+    std::fs::remove_file(&machine.chain(0)[0]).unwrap();
+    insta::assert_snapshot!(documented(&environment.json(&["doctor", &path])), @r#"
+    findings: array
+    findings[].advice: null
+    findings[].error: null
+    findings[].machine_id: string
+    findings[].machine_name: string
+    findings[].medium: string
+    findings[].message: string
+    findings[].problem: string
+    findings[].repair.actions: array
+    findings[].repair.actions[]: string
+    findings[].repair.consent: null
+    findings[].repair.kept: array
+    findings[].repair.notes: array
+    findings[].repair.notes[]: string
+    findings[].repair.snapshot: string
+    findings[].status: string
+    machines: number
+    skipped: array
+    type: "doctor"
+    virtualbox: string
+    "#);
+    let repaired = environment.json(&["doctor", &path, "--repair", "--yes"]);
+    assert_eq!(repaired["findings"][0]["status"], "repaired");
+    assert_eq!(repaired["findings"][0]["problem"], "image_missing");
+    assert!(machine.chain(0)[0].is_file());
 }
 
 #[test]

@@ -10,12 +10,16 @@
 )]
 
 mod disk;
+mod doctor;
+mod elsewhere;
 mod environment;
 mod errors;
 mod faults;
 mod interruption;
 mod json;
 mod passwords;
+mod prune;
+mod repository;
 mod shape;
 mod verbs;
 mod virtualbox;

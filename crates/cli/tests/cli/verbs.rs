@@ -237,6 +237,27 @@ fn odd_names_are_escaped_and_still_name_the_machine() {
 }
 
 #[test]
+fn names_may_begin_with_a_dash() {
+    let environment = Environment::with_repository();
+    let machine = environment.machine("web", MIB);
+    let take = [
+        "take",
+        &settings(&machine),
+        "--name",
+        "-dash",
+        "--tag",
+        "-t",
+    ];
+    environment.succeeds(&[&take[..], &["--description", "- one"]].concat());
+    environment.json(&["restore", "web@-dash", "--yes", "--before", "-before"]);
+    environment.succeeds(&["restore", "web@-before", "--yes"]);
+    let clone = environment.json(&["clone", "web@-dash", "--name", "-clone"]);
+    assert_eq!(clone["machine_name"], "-clone");
+    let machine = ["take", "--", "./machines/_clone/_clone.vbox"];
+    environment.succeeds(&machine);
+}
+
+#[test]
 fn quiet_says_nothing_and_a_reader_that_goes_away_is_no_error() {
     let (environment, machine) = Environment::with_snapshot("web");
     assert_eq!(

@@ -9,9 +9,14 @@
 )]
 
 mod clones;
+mod doctor;
 mod kills;
 mod machines;
+mod migrate;
 mod observed;
+mod online;
+mod online_kills;
+mod online_linux;
 mod refusals;
 mod relocated;
 mod restic;

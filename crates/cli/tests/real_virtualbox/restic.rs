@@ -8,7 +8,7 @@ use vrs_testkit::{RIG_MACHINE_KINDS, Rig, RigMachine};
 
 use crate::vrs::Vrs;
 
-fn restic(vrs: &Vrs<'_>, arguments: &[&str]) -> String {
+pub fn restic(vrs: &Vrs<'_>, arguments: &[&str]) -> String {
     let mut command = Command::new("restic");
     command.args(["--no-cache", "--quiet"]).args(arguments);
     command
@@ -21,7 +21,7 @@ fn restic(vrs: &Vrs<'_>, arguments: &[&str]) -> String {
 }
 
 /// The one machine's settings file in a folder of machines.
-fn settings_in(machines: &Path) -> PathBuf {
+pub fn settings_in(machines: &Path) -> PathBuf {
     let folders = fs::read_dir(machines)
         .unwrap()
         .map(|entry| entry.unwrap().path());

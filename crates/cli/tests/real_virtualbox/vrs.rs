@@ -5,26 +5,45 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use vrs_testkit::Rig;
+use vrs_testkit::{REPOSITORY_PASSWORD, Rig, make_repository};
 
 pub struct Vrs<'rig> {
     rig: &'rig Rig,
     folder: PathBuf,
+    repository: PathBuf,
 }
 
 impl<'rig> Vrs<'rig> {
     /// With an empty repository.
     pub fn new(rig: &'rig Rig) -> Self {
-        let folder = rig.folder().join("vrs");
-        fs::create_dir(&folder).unwrap();
-        fs::write(folder.join("password"), "of the test\n").unwrap();
-        let vrs = Self { rig, folder };
-        vrs.run(["init"]);
+        let vrs = Self::with_repository(rig, rig.folder().join("vrs/repository"));
+        make_repository(&vrs.repository());
         vrs
     }
 
+    /// On another computer, with the repository of this one.
+    pub fn beside(rig: &'rig Rig, other: &Vrs<'_>) -> Self {
+        Self::with_repository(rig, other.repository())
+    }
+
+    fn with_repository(rig: &'rig Rig, repository: PathBuf) -> Self {
+        let folder = rig.folder().join("vrs");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("password"), REPOSITORY_PASSWORD).unwrap();
+        Self {
+            rig,
+            folder,
+            repository,
+        }
+    }
+
     pub fn repository(&self) -> PathBuf {
-        self.folder.join("repository")
+        self.repository.clone()
+    }
+
+    /// The folder of journals and of what repairs keep.
+    pub fn state(&self) -> PathBuf {
+        self.folder.join("state")
     }
 
     pub fn password_file(&self) -> PathBuf {
@@ -43,7 +62,7 @@ impl<'rig> Vrs<'rig> {
         command
             .env("VRS_REPOSITORY", self.repository())
             .env("VRS_PASSWORD_FILE", self.password_file());
-        command.env("VRS_STATE_DIR", self.folder.join("state"));
+        command.env("VRS_STATE_DIR", self.state());
         for folder in ["XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"] {
             command.env(folder, self.folder.join(folder));
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use vrs_progress::{Phase, Progress};
 use vrs_repository::id::SnapshotId;
 use vrs_repository::store::{RestoreFile, RestoreRequest, RestoreStats, SeedFile, SnapshotStore};
-use vrs_virtualbox::{DeviceType, MachineSettings, VBoxManage};
+use vrs_virtualbox::{DeviceType, Frontend, MachineSettings, Medium, VBoxManage};
 
 use super::ownership::related_users;
 use super::{IntentImage, RestoreIntent, RestorePlan};
@@ -15,7 +15,7 @@ use crate::journal::{Intent, Journal, Step};
 use crate::lock::MachineLock;
 use crate::machine::Machine;
 use crate::manifest::tree_path;
-use crate::{grid, permission, platform, recover};
+use crate::{grid, permission, platform, portability, records, recover};
 
 /// A machine that was brought back.
 #[derive(Debug, Clone)]
@@ -34,11 +34,14 @@ pub fn execute(
     progress: &dyn Progress,
 ) -> Result<Restored> {
     let intent = &plan.intent;
+    portability::refuse_or_warn(&intent.machine_name, &plan.portability, progress)?;
     let _lock = MachineLock::take(&host.state_folder, intent.machine, &intent.machine_name)?;
     recover::refuse_if_owed(host, intent.machine)?;
-    let mut journal =
-        host.journals()
-            .begin(intent.machine, Intent::Restore(intent.clone()), progress)?;
+    let mut journal = host.journals().begin(
+        intent.machine,
+        Intent::Restore(Box::new(intent.clone())),
+        progress,
+    )?;
     match begin(host, store, plan, &mut journal, progress) {
         Ok(stats) => {
             journal.finish(progress)?;
@@ -53,6 +56,18 @@ pub fn execute(
             Err(error)
         }
     }
+}
+
+/// Starts a machine that was restored.
+pub fn start(
+    host: &Host,
+    plan: &RestorePlan,
+    frontend: Frontend,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let virtualbox = host.require_virtualbox()?;
+    progress.step("start");
+    Ok(virtualbox.start(plan.intent.machine, frontend, progress)?)
 }
 
 fn begin(
@@ -97,11 +112,25 @@ pub(crate) fn carry_out(
     journal.record(Step::Settle, progress)?;
     progress.step("settings-write");
     platform::replace_file(&intent.settings_file, intent.settings.as_bytes())?;
+    remember(host, intent, progress)?;
     if intent.register {
         journal.record(Step::Register, progress)?;
         register(host, intent, progress)?;
     }
     Ok(stats)
+}
+
+/// Writes down that the machine lives here now.
+fn remember(host: &Host, intent: &RestoreIntent, progress: &dyn Progress) -> Result<()> {
+    if let Some(accepted) = &intent.accepts {
+        progress.step("accepted-mark");
+        records::accepted(host).write(intent.machine, accepted)?;
+    }
+    if intent.comes_back {
+        progress.step("moved-unmark");
+        records::moved(host).remove(intent.machine)?;
+    }
+    Ok(())
 }
 
 fn power_off(
@@ -144,19 +173,14 @@ fn set_aside(
     journal: &mut Journal,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let present: Vec<&PathBuf> = intent
-        .set_aside
-        .iter()
-        .filter(|path| path.exists())
-        .collect();
-    if present.is_empty() {
+    let mut present = kept_settings(host, intent)
+        .filter(|(path, _)| path.exists())
+        .peekable();
+    if present.peek().is_none() {
         return Ok(());
     }
     journal.record(Step::SetAside, progress)?;
-    for (number, path) in present.into_iter().enumerate() {
-        let kept = host
-            .journals()
-            .attachment(intent.machine, &format!("old-settings-{number}"));
+    for (path, kept) in present {
         progress.step("settings-set-aside");
         let content = std::fs::read(path).map_err(|error| Error::io("read", path, error))?;
         // A second run must not replace the true old settings with ones it wrote itself.
@@ -166,6 +190,22 @@ fn set_aside(
         remove(path, progress)?;
     }
     Ok(())
+}
+
+/// Each settings file that is put aside, and where it is kept meanwhile.
+pub(crate) fn kept_settings<'a>(
+    host: &'a Host,
+    intent: &'a RestoreIntent,
+) -> impl Iterator<Item = (&'a PathBuf, PathBuf)> {
+    let kept = |number| {
+        let name = format!("old-settings-{number}");
+        host.journals().attachment(intent.machine, &name)
+    };
+    intent
+        .set_aside
+        .iter()
+        .enumerate()
+        .map(move |(number, path)| (path, kept(number)))
 }
 
 fn write_files(
@@ -232,7 +272,7 @@ fn identify(host: &Host, image: &IntentImage, progress: &dyn Progress) -> Result
     Ok(())
 }
 
-fn remove(path: &Path, progress: &dyn Progress) -> Result<()> {
+pub(crate) fn remove(path: &Path, progress: &dyn Progress) -> Result<()> {
     progress.step("file-remove");
     match std::fs::remove_file(path) {
         Ok(()) => path.parent().map_or(Ok(()), platform::sync_folder),
@@ -242,13 +282,23 @@ fn remove(path: &Path, progress: &dyn Progress) -> Result<()> {
 }
 
 fn register(host: &Host, intent: &RestoreIntent, progress: &dyn Progress) -> Result<()> {
+    introduce(host, intent, progress)?;
+    let settings = MachineSettings::parse(&intent.settings, &intent.settings_file)?;
+    verify_registered(host, intent, &settings)
+}
+
+/// Makes VirtualBox know the machine, whatever it knew of it before.
+pub(crate) fn introduce(
+    host: &Host,
+    intent: &RestoreIntent,
+    progress: &dyn Progress,
+) -> Result<()> {
     let virtualbox = host.require_virtualbox()?;
     let settings = MachineSettings::parse(&intent.settings, &intent.settings_file)?;
     close_stale_media(virtualbox, intent, &settings, progress)?;
     progress.step("register");
     virtualbox.register(&intent.settings_file, progress)?;
-    save_registries(virtualbox, &settings, progress)?;
-    verify_registered(host, intent, &settings)
+    save_registries(virtualbox, &settings, progress)
 }
 
 /// Entries that an earlier life of the machine left in VirtualBox's media registry would stop the
@@ -268,9 +318,19 @@ fn close_stale_media(
             .iter()
             .any(|(other, place)| (id == *other) != (location == place.as_path()))
     };
+    let clashes = |medium: &Medium| clashes(medium.id, &medium.location);
+    close_unused_media(virtualbox, clashes, progress)
+}
+
+/// Makes VirtualBox forget images that no machine uses. Their files stay.
+pub(crate) fn close_unused_media(
+    virtualbox: &VBoxManage,
+    is_unwanted: impl Fn(&Medium) -> bool,
+    progress: &dyn Progress,
+) -> Result<()> {
     // Children first: VirtualBox refuses to close an image that has some.
     for medium in virtualbox.media()?.iter().rev() {
-        if clashes(medium.id, &medium.location) && medium.used_by.is_empty() {
+        if is_unwanted(medium) && medium.used_by.is_empty() {
             progress.step("medium-close");
             virtualbox.close_medium(DeviceType::Disk, medium.id, progress)?;
         }
@@ -281,7 +341,7 @@ fn close_stale_media(
 /// VirtualBox keeps each image in the settings of one machine only, and writes those of another
 /// machine just when that machine changes: without this a linked clone could be lost from every
 /// file and be inaccessible after the next start of VirtualBox (tried on 7.2.22).
-fn save_registries(
+pub(crate) fn save_registries(
     virtualbox: &VBoxManage,
     settings: &MachineSettings,
     progress: &dyn Progress,

@@ -10,9 +10,11 @@ use crate::host::Host;
 use crate::inventory::{Inventory, Missing};
 use crate::machine::Machine;
 use crate::manifest::FileRole;
+use crate::records::MovedMachine;
 
 /// The machine as it is on this host before the restore, as far as it is there.
 pub(super) struct Present {
+    id: MachineId,
     /// The machine, registered or lying at the expected place.
     pub(super) machine: Option<Machine>,
     /// Its files, where its settings can be read.
@@ -20,6 +22,32 @@ pub(super) struct Present {
 }
 
 impl Present {
+    /// The machine that moved away from this host, as it was left.
+    pub(super) fn left(host: &Host, moved: &MovedMachine) -> Self {
+        let read = |text: String| {
+            let settings = MachineSettings::parse(&text, &moved.settings_file).ok()?;
+            let machine = Machine {
+                id: settings.id,
+                name: settings.name.clone(),
+                state: settings.resting_state(),
+                settings_file: moved.settings_file.clone(),
+                registered: false,
+            };
+            let inventory = Inventory::with_settings(host, &machine, text, Missing::Skip).ok();
+            Some(Self {
+                id: moved.machine,
+                machine: Some(machine),
+                inventory,
+            })
+        };
+        let text = std::fs::read_to_string(&moved.moved_file).ok();
+        text.and_then(read).unwrap_or(Self {
+            id: moved.machine,
+            machine: None,
+            inventory: None,
+        })
+    }
+
     /// Looks for the machine in VirtualBox and at `expected`, where its settings file was.
     pub(super) fn find(host: &Host, id: MachineId, expected: &Path) -> Result<Self> {
         let registered = Machine::registered(host, id)?;
@@ -27,11 +55,19 @@ impl Present {
             Some(machine) => Some(machine),
             None => lying_at(host, id, expected),
         };
-        // A machine whose settings or images are lost is the very one that needs a restore.
         let inventory = machine
             .as_ref()
-            .and_then(|machine| Inventory::of(host, machine, Missing::Skip).ok());
-        Ok(Self { machine, inventory })
+            .map(|machine| Inventory::of(host, machine, Missing::Skip))
+            .transpose();
+        let inventory = match inventory {
+            Err(error) if !is_silence(&error) => None,
+            found => found?,
+        };
+        Ok(Self {
+            id,
+            machine,
+            inventory,
+        })
     }
 
     /// Whether VirtualBox made or uses this file for the machine.
@@ -107,6 +143,22 @@ impl Present {
     }
 }
 
+/// Whether VirtualBox just does not answer. Any other failure is a reason to restore the machine:
+/// its settings or images are lost.
+fn is_silence(error: &Error) -> bool {
+    use vrs_virtualbox::ErrorKind;
+    let Error::VirtualBox(error) = error else {
+        return false;
+    };
+    let is_signal = matches!(error.as_ref(), vrs_virtualbox::Error::Signal { .. });
+    let kind = error.kind();
+    is_signal
+        || matches!(
+            kind,
+            ErrorKind::Busy | ErrorKind::Timeout | ErrorKind::NoVirtualBox
+        )
+}
+
 /// A machine that was unregistered and left where it was.
 fn lying_at(host: &Host, id: MachineId, settings_file: &Path) -> Option<Machine> {
     let settings = MachineSettings::read(settings_file).ok()?;
@@ -114,7 +166,7 @@ fn lying_at(host: &Host, id: MachineId, settings_file: &Path) -> Option<Machine>
 }
 
 /// Machines that use an image or one that depends on it.
-pub(super) fn related_users(image: MediumId, media: &[Medium]) -> Vec<MachineId> {
+pub(crate) fn related_users(image: MediumId, media: &[Medium]) -> Vec<MachineId> {
     let mut family = vec![image];
     // Parents may be listed after their children, so look until nothing is added.
     loop {
@@ -145,7 +197,8 @@ pub(super) fn refuse_if_in_the_way(
     target: &Path,
     medium: Option<MediumId>,
 ) -> Result<()> {
-    if !target.exists() || present.owns(target) || is_image(target, medium) {
+    let is_settings = || MachineSettings::read(target).is_ok_and(|found| found.id == present.id);
+    if !target.exists() || present.owns(target) || is_image(target, medium) || is_settings() {
         return Ok(());
     }
     Err(Error::InTheWay {

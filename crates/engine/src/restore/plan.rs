@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use vrs_progress::Progress;
 use vrs_repository::store::{RestoreRequest, RestoreStats, SnapshotStore};
-use vrs_virtualbox::{MachineId, MediumId};
+use vrs_virtualbox::{MachineId, MachineSettings, MediumId, SettingsEdit};
 
 use super::execute::request;
 use super::ownership::{Present, refuse_if_in_the_way, related_users};
@@ -14,8 +14,11 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::machine::Machine;
 use crate::manifest::{FileRecord, FileRole, Manifest};
+use crate::portability::{Move, Verdict};
+use crate::records::{AcceptedMachine, MovedMachine};
 use crate::snapshot::Snapshot;
-use crate::{catalog, permission, portable};
+use crate::verdict::forced_names;
+use crate::{catalog, permission, portable, records};
 
 /// What the user says about a restore.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +27,12 @@ pub struct RestoreOptions {
     pub power_off: bool,
     /// Put the machine folder into this folder, if the machine is not on this host any more.
     pub into: Option<PathBuf>,
+    /// Leave the machine's RAM out, so that it boots from its disks.
+    pub cold: bool,
+    /// Take the machine over that moved into the snapshot.
+    pub accept: bool,
+    /// Names of portability verdicts that shall not stop the restore.
+    pub force: Vec<String>,
 }
 
 /// A restore, decided and not yet begun.
@@ -41,6 +50,8 @@ pub struct RestorePlan {
     pub left_behind: Vec<PathBuf>,
     /// What the user should know.
     pub notes: Vec<String>,
+    /// What may not go on here as it was.
+    pub portability: Vec<Verdict>,
 }
 
 impl RestorePlan {
@@ -53,18 +64,30 @@ impl RestorePlan {
         progress: &dyn Progress,
     ) -> Result<Self> {
         let manifest = catalog::manifest(store, &snapshot.id)?;
-        let present = Present::find(
-            host,
-            manifest.machine.id,
-            &expected_settings_file(&manifest, options)?,
-        )?;
+        let forced = forced_names(&options.force)?;
+        let moved = records::moved(host).of_machine(manifest.machine.id)?;
+        // Whoever registered it again by hand has taken it back.
+        let is_here = Machine::registered(host, manifest.machine.id)?.is_some();
+        let present = match moved.as_ref().filter(|_| !is_here) {
+            Some(moved) if options.accept => Present::left(host, moved),
+            Some(moved) => return Err(moved.error()),
+            None => Present::find(
+                host,
+                manifest.machine.id,
+                &expected_settings_file(&manifest, options)?,
+            )?,
+        };
+        refuse_a_silent_second_life(snapshot, &present, options)?;
         let power_off = match &present.machine {
             Some(machine) => permission::to_restore(machine, options.power_off)?,
             None => false,
         };
-        let layout = Layout::decide(&manifest, &present, options)?;
+        let mut layout = Layout::decide(&manifest, &present, options)?;
         layout.refuse_if_in_the_way(&manifest, &present)?;
-        let text = layout.settings(store, snapshot, &manifest)?;
+        let mut text = layout.settings(store, snapshot, &manifest)?;
+        if options.cold {
+            text = layout.without_memory(&text)?;
+        }
         let targets = layout.all_targets();
         let intent = RestoreIntent {
             repository: store.id().to_string(),
@@ -76,16 +99,27 @@ impl RestorePlan {
             folder: layout.folder.clone(),
             settings_file: layout.settings_file.clone(),
             settings: text,
-            set_aside: settings_to_set_aside(&present, &layout.settings_file),
+            set_aside: settings_to_set_aside(&present, &layout.settings_file, moved.as_ref()),
             files: layout.files.clone(),
             seeds: present.seeds(&targets),
             images: Vec::new(),
             remove: present.superfluous(&targets),
             register: host.virtualbox().is_some(),
+            comes_back: moved.is_some(),
+            accepts: accepted(snapshot, &manifest, options),
         };
         refuse_if_others_depend(host, store, &intent, &layout, &present, progress)?;
         refuse_if_media_are_taken(host, &intent, &layout)?;
+        let portability = Move {
+            host,
+            store,
+            snapshot: &snapshot.id,
+            manifest: &manifest,
+            intent: &intent,
+        }
+        .examine(&forced)?;
         Ok(Self {
+            portability,
             snapshot: snapshot.clone(),
             left_behind: present.left_behind(&targets),
             notes: layout.notes,
@@ -126,9 +160,45 @@ fn expected_settings_file(manifest: &Manifest, options: &RestoreOptions) -> Resu
         .join(portable::in_folder(&manifest.settings)))
 }
 
+/// A machine that is on its way is taken over, and its host remembers that; one that is here already
+/// may be brought back to the point at which it moved.
+fn refuse_a_silent_second_life(
+    snapshot: &Snapshot,
+    present: &Present,
+    options: &RestoreOptions,
+) -> Result<()> {
+    if snapshot.migration.is_none() || options.accept || present.machine.is_some() {
+        return Ok(());
+    }
+    Err(Error::OnItsWay {
+        name: snapshot.machine_name.clone(),
+        snapshot: snapshot.id.short(),
+    })
+}
+
+fn accepted(
+    snapshot: &Snapshot,
+    manifest: &Manifest,
+    options: &RestoreOptions,
+) -> Option<AcceptedMachine> {
+    let migration = snapshot.migration.clone().filter(|_| options.accept)?;
+    Some(AcceptedMachine {
+        machine: manifest.machine.id,
+        migration,
+        snapshot: snapshot.id.to_string(),
+        from: snapshot.hostname.clone(),
+        at: jiff::Timestamp::now(),
+    })
+}
+
 /// Old settings files, and one that lies where the new one goes.
-fn settings_to_set_aside(present: &Present, settings_file: &Path) -> Vec<PathBuf> {
+fn settings_to_set_aside(
+    present: &Present,
+    settings_file: &Path,
+    moved: Option<&MovedMachine>,
+) -> Vec<PathBuf> {
     let mut files: BTreeSet<PathBuf> = present.settings_files().into_iter().collect();
+    files.extend(moved.map(|moved| moved.moved_file.clone()));
     files.extend(
         present
             .machine
@@ -254,6 +324,26 @@ impl Layout {
             .filter(|_| !manifest.registry_was_rebuilt);
         let text = catalog::settings_text(store, &snapshot.id, path.unwrap_or(&manifest.settings))?;
         portable::settings_at(&text, &self.folder, &self.media)
+    }
+
+    /// The settings without the machine's own saved state, which is not restored then; those of its
+    /// VirtualBox snapshots are.
+    fn without_memory(&mut self, text: &str) -> Result<String> {
+        let settings = MachineSettings::parse(text, &self.settings_file)?;
+        let Some(location) = &settings.state_file else {
+            return Ok(text.to_owned());
+        };
+        let of_snapshots: Vec<_> = settings
+            .virtualbox_snapshots()
+            .filter_map(|made| made.state_file.as_ref())
+            .collect();
+        if !of_snapshots.contains(&location) {
+            let file = settings.resolve(&self.folder, location);
+            self.files.retain(|other| other.target != file);
+        }
+        let mut edit = SettingsEdit::new(text)?;
+        edit.set_state_file(None)?;
+        Ok(edit.finish())
     }
 }
 

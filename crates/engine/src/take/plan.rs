@@ -1,22 +1,31 @@
 //! What taking a snapshot will read, and what it need not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use vrs_repository::store::{
-    Chunking, FileSource, FileStamp, PreviousFile, SnapshotStore, TreePath,
-};
+use vrs_repository::store::{Chunking, FileSource, FileStamp, PreviousFile, SnapshotStore};
+use vrs_virtualbox::MediumId;
 
+use crate::capture::CaptureMode;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::inventory::{Inventory, MachineFile, Missing};
 use crate::machine::Machine;
 use crate::manifest::{FileRecord, FileRole, Manifest, Stamp, tree_path};
+use crate::preflight::{self, PreflightRequest, Verdict};
 use crate::snapshot::{self, Snapshot};
 use crate::{catalog, grid, permission, selection};
 
 /// What the user says about a new snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TakeOptions {
+    /// How to capture a machine that is running; none means with its memory.
+    pub mode: Option<CaptureMode>,
+    /// Refuse a snapshot that lost the memory it should have held.
+    pub strict: bool,
+    /// Attached disks to leave out, by place, path, file name or id.
+    pub skip_disks: Vec<String>,
+    /// Names of verdicts that shall not keep a running machine from being captured.
+    pub force: Vec<String>,
     /// A name to find it by, unique for the machine.
     pub name: Option<String>,
     /// A description.
@@ -25,6 +34,8 @@ pub struct TakeOptions {
     pub tags: Vec<String>,
     /// Read every file, also those that are known unchanged.
     pub force_read: bool,
+    /// Id of the migration, if the machine moves into the snapshot.
+    pub migration: Option<String>,
 }
 
 /// One file in the plan.
@@ -49,17 +60,32 @@ impl FilePlan {
     }
 }
 
+/// The snapshot that a new one builds on.
+#[derive(Debug, Clone)]
+pub struct Previous {
+    /// Its entry in the list.
+    pub snapshot: Snapshot,
+    /// What it holds.
+    pub manifest: Manifest,
+}
+
 /// What a take will do.
 #[derive(Debug, Clone)]
 pub struct TakePlan {
     /// The machine.
     pub machine: Machine,
+    /// How it is made to hold still; none for a machine at rest.
+    pub capture: Option<CaptureMode>,
+    /// Whether that could hurt it. Empty for a machine at rest.
+    pub verdicts: Vec<Verdict>,
     /// What it consists of.
     pub inventory: Inventory,
-    /// What will be stored.
+    /// Images that are left out.
+    pub skipped: BTreeSet<MediumId>,
+    /// What will be stored. A running machine's files are looked at anew once they hold still.
     pub files: Vec<FilePlan>,
     /// The snapshot it builds on.
-    pub previous: Option<Snapshot>,
+    pub previous: Option<Previous>,
     /// What the user said.
     pub options: TakeOptions,
 }
@@ -72,34 +98,64 @@ impl TakePlan {
         machine: &Machine,
         options: TakeOptions,
     ) -> Result<Self> {
-        permission::to_take(machine)?;
+        let capture = permission::to_take(machine, options.mode)?;
         let snapshots = catalog::snapshots(store)?.snapshots;
         check_options(&snapshots, machine, &options)?;
         let inventory = Inventory::of(host, machine, Missing::Refuse)?;
+        let skipped = preflight::skipped_media(&inventory, &options.skip_disks)?;
+        let verdicts = match capture {
+            Some(mode) => examine(host, machine, &inventory, mode, &options)?,
+            None => Vec::new(),
+        };
         let previous = latest_readable(store, &snapshots, machine)?;
-        let earlier = Earlier::new(previous.as_ref(), options.force_read);
-        let files = inventory
-            .files
-            .iter()
-            .map(|file| earlier.plan(file))
-            .collect::<Result<_>>()?;
-        Ok(Self {
+        let mut plan = Self {
             machine: machine.clone(),
+            capture,
+            verdicts,
             inventory,
-            files,
-            previous: previous.map(|(snapshot, _)| snapshot),
+            skipped,
+            files: Vec::new(),
+            previous,
             options,
+        };
+        plan.files = plan.files_of(&plan.to_store(host, &plan.inventory)?)?;
+        Ok(plan)
+    }
+
+    /// What to do so that more computers can resume the machine, said when it moves and once after
+    /// that.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        let previous = self.previous.as_ref();
+        let has_moved = previous.is_some_and(|previous| previous.snapshot.migration.is_some());
+        self.advice_for_moving().filter(|_| has_moved)
+    }
+
+    pub(crate) fn advice_for_moving(&self) -> Option<String> {
+        let has_memory = self.capture.is_some_and(CaptureMode::has_memory)
+            || self.inventory.settings.state_file.is_some();
+        let hides_nothing = self.inventory.settings.hardware.cpuid_portability_level == 0;
+        (has_memory && hides_nothing).then(|| {
+            format!(
+                "machine '{0}' sees all features of this computer's processor, and resumes only where it finds them again; `VBoxManage modifyvm \"{0}\" --cpuid-portability-level 1`, while it is powered off, lets it move to more computers",
+                self.machine.name
+            )
         })
     }
 
-    /// Where the settings file is stored.
-    pub(super) fn settings_path(&self) -> Result<&TreePath> {
-        self.inventory
-            .settings_path()
-            .ok_or_else(|| Error::MissingFile {
-                name: self.machine.name.clone(),
-                path: self.machine.settings_file.clone(),
-            })
+    /// An inventory of the machine without the disks that are left out.
+    pub(super) fn to_store(&self, host: &Host, inventory: &Inventory) -> Result<Inventory> {
+        inventory.without(host, &self.machine, &self.skipped)
+    }
+
+    /// What to read of the files in an inventory, as they are now.
+    pub(super) fn files_of(&self, inventory: &Inventory) -> Result<Vec<FilePlan>> {
+        let earlier = Earlier::new(self.previous.as_ref(), self.options.force_read);
+        inventory
+            .files
+            .iter()
+            .map(|file| earlier.plan(file))
+            .collect()
     }
 
     /// Bytes that will be read from disk.
@@ -110,6 +166,21 @@ impl TakePlan {
             sum.saturating_add(file.stamp.size_bytes)
         })
     }
+}
+
+fn examine(
+    host: &Host,
+    machine: &Machine,
+    inventory: &Inventory,
+    mode: CaptureMode,
+    options: &TakeOptions,
+) -> Result<Vec<Verdict>> {
+    let request = PreflightRequest {
+        mode,
+        skip_disks: options.skip_disks.clone(),
+        force: options.force.clone(),
+    };
+    preflight::examine(host, machine, inventory, &request)
 }
 
 fn check_options(snapshots: &[Snapshot], machine: &Machine, options: &TakeOptions) -> Result<()> {
@@ -126,20 +197,10 @@ fn check_options(snapshots: &[Snapshot], machine: &Machine, options: &TakeOption
             });
         }
     }
-    for tag in &options.tags {
-        if tag.is_empty()
-            || snapshot::is_reserved(tag)
-            || tag.contains(',')
-            || tag.chars().any(char::is_control)
-        {
-            return Err(Error::Usage {
-                message: format!(
-                    "'{tag}' cannot be a tag: tags are not empty, hold no comma and do not begin with 'vrs'"
-                ),
-            });
-        }
-    }
-    Ok(())
+    options
+        .tags
+        .iter()
+        .try_for_each(|tag| snapshot::check_tag(tag))
 }
 
 /// The machine's last snapshot whose manifest this version understands. An older vrs builds on
@@ -148,14 +209,19 @@ fn latest_readable(
     store: &dyn SnapshotStore,
     snapshots: &[Snapshot],
     machine: &Machine,
-) -> Result<Option<(Snapshot, Manifest)>> {
+) -> Result<Option<Previous>> {
     for snapshot in snapshots
         .iter()
         .rev()
         .filter(|snapshot| snapshot.machine == machine.id)
     {
         match catalog::manifest(store, &snapshot.id) {
-            Ok(manifest) => return Ok(Some((snapshot.clone(), manifest))),
+            Ok(manifest) => {
+                return Ok(Some(Previous {
+                    snapshot: snapshot.clone(),
+                    manifest,
+                }));
+            }
             Err(Error::NewerManifest { .. } | Error::BadManifest { .. } | Error::Repository(_)) => {
             }
             Err(other) => return Err(other),
@@ -173,10 +239,10 @@ struct Earlier<'a> {
 }
 
 impl<'a> Earlier<'a> {
-    fn new(previous: Option<&'a (Snapshot, Manifest)>, force_read: bool) -> Self {
-        let files = previous.map_or(&[][..], |(_, manifest)| manifest.files.as_slice());
+    fn new(previous: Option<&'a Previous>, force_read: bool) -> Self {
+        let files = previous.map_or(&[][..], |previous| previous.manifest.files.as_slice());
         Self {
-            snapshot: previous.map(|(snapshot, _)| snapshot),
+            snapshot: previous.map(|previous| &previous.snapshot),
             by_path: files
                 .iter()
                 .map(|file| (file.path.as_str(), file))

@@ -20,6 +20,7 @@ use vrs_engine::snapshot::Snapshot;
 use vrs_engine::take::{self, TakeOptions, TakePlan, Taken};
 use vrs_engine::{Host, Result, catalog, clone, selection};
 use vrs_progress::{NoProgress, Progress};
+use vrs_repository::store::{CheckOptions, SnapshotStore};
 use vrs_repository::{Location, OpenOptions, Password, ResticRepository};
 use vrs_testkit::{REPOSITORY_PASSWORD, SampleDisk, SampleMachine, make_repository};
 
@@ -49,7 +50,7 @@ impl Scene {
 
     pub fn with_repository(folder: &Path) -> Self {
         let scene = Self::new(folder);
-        make_repository(scene.location().folder());
+        make_repository(scene.location().folder().expect("a folder"));
         scene
     }
 
@@ -177,4 +178,12 @@ pub fn assert_same(left: &Tree, right: &Tree, what: &str) {
     for (path, bytes) in left {
         assert!(*bytes == right[path], "{what}: {} differs", path.display());
     }
+}
+
+/// The repository is whole, down to the last byte.
+#[track_caller]
+pub fn assert_sound(scene: &Scene, what: &str) {
+    let options = CheckOptions::everything();
+    let report = scene.store().check(&options, &NoProgress).unwrap();
+    assert_eq!(report.errors, Vec::<String>::new(), "{what}");
 }

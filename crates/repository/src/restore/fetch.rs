@@ -46,7 +46,7 @@ pub(super) fn fetch(restore: &Restore<'_>, mut needs: Vec<Need>) -> Result<()> {
     });
     let failure: Mutex<Option<Failure>> = Mutex::new(None);
     parallel::each(
-        restore.repository.threads().max(LEAST_THREADS),
+        restore.repository.waiting_threads().max(LEAST_THREADS),
         stretches(index, &needs).map(Ok),
         || Ok(()),
         |(), stretch| {
@@ -109,12 +109,15 @@ fn fetch_stretch(
     let (repository, index) = (restore.repository, &restore.loaded.index);
     let pack = index.pack(stretch.pack).map(|pack| pack.id);
     let length_bytes = stretch.end.saturating_sub(stretch.offset);
-    let content = pack.and_then(|pack| {
+    let read = |pack| {
         repository
             .backend
             .read_pack(pack, stretch.offset, length_bytes)
-            .ok()
-    });
+    };
+    let content = match pack.map(read) {
+        Some(Err(error)) if error.is_of_whole_storage() => return Err(error),
+        read => read.and_then(Result::ok),
+    };
     restore.progress.add(
         Counter::Fetched,
         content.as_ref().map_or(0, bytes::Bytes::len) as u64,
@@ -129,6 +132,7 @@ fn fetch_stretch(
         let raw = sealed.and_then(|sealed| unseal(&repository.key, &id, &location, sealed).ok());
         match raw.map_or_else(|| one_by_one(restore, &id), Ok) {
             Ok(raw) => restore.write(needs, &raw)?,
+            Err(error) if error.is_of_whole_storage() => return Err(error),
             Err(error) => note(failure, needs, error),
         }
     }

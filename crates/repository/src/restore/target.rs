@@ -5,14 +5,13 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use vrs_progress::Progress;
 
 use crate::chunking::Cutter;
 use crate::error::{Error, Result};
-use crate::index::{BlobLocation, LoadedIndex};
+use crate::index::BlobLocation;
 use crate::ingest::require_regular;
 use crate::layout::{ChunkList, StoredChunk};
 use crate::platform;
@@ -52,12 +51,11 @@ impl Target {
     /// Looks at what is there, without changing it.
     pub(super) fn new(
         repository: &ResticRepository,
-        loaded: &Arc<LoadedIndex>,
         zeros: &ZeroChunks,
         found: &FoundFile,
         request: &RestoreFile,
     ) -> Result<Self> {
-        let chunks = repository.stored_chunks(Arc::clone(loaded), found)?;
+        let chunks = repository.stored_chunks(found.clone())?;
         let state = |(chunk, stored): (StoredChunk, BlobLocation)| {
             let is_zero = stored.is_compressed()
                 && stored.length.saturating_mul(ZEROS_SHRINK) < chunk.length_bytes

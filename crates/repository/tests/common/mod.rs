@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 use vrs_progress::{Counter, NoProgress, Phase, Progress};
@@ -22,10 +22,11 @@ use vrs_repository::store::{
     RestoreRequest, RestoreStats, SnapshotLabel, TreePath,
 };
 use vrs_repository::{
-    InitOptions, Location, OpenOptions, Password, ResticRepository, Result, SnapshotStore,
+    Access, Location, OpenOptions, Password, ResticRepository, Result, S3Key, SnapshotStore,
 };
+use vrs_testkit::{REPOSITORY_PASSWORD, StorageServer, make_repository};
 
-pub const PASSWORD: &str = "correct horse";
+pub const PASSWORD: &str = REPOSITORY_PASSWORD;
 
 /// A grid as for disk images, but smaller, and not starting at 0.
 pub const GRID: Chunking = Chunking::Grid {
@@ -36,6 +37,8 @@ pub const GRID: Chunking = Chunking::Grid {
 pub struct Sandbox {
     pub folder: TempDir,
     pub options: OpenOptions,
+    /// Where everything is instead, for a test that goes on in another process.
+    pub scene: Option<PathBuf>,
 }
 
 impl Sandbox {
@@ -43,13 +46,14 @@ impl Sandbox {
         let sandbox = Self {
             folder: tempfile::tempdir().unwrap(),
             options: small_packs(),
+            scene: None,
         };
-        ResticRepository::init(&sandbox.location(), &password(), &InitOptions::default()).unwrap();
+        make_repository(&sandbox.repository_folder());
         sandbox
     }
 
     pub fn repository_folder(&self) -> PathBuf {
-        self.folder.path().join("repository")
+        self.path("repository")
     }
 
     pub fn location(&self) -> Location {
@@ -61,7 +65,8 @@ impl Sandbox {
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        let folder = self.scene.as_deref().unwrap_or(self.folder.path());
+        folder.join(name)
     }
 
     pub fn write(&self, name: &str, content: &[u8]) -> PathBuf {
@@ -106,6 +111,22 @@ impl Sandbox {
         }
         found
     }
+}
+
+/// What opens a repository on a server.
+pub fn access(server: &StorageServer) -> Access {
+    let mut access = Access::default();
+    let (user, password) = server.rest_login();
+    access.rest_login = Some((user.to_owned(), Password::new(password.to_owned())));
+    let (id, secret) = server.s3_key();
+    access.s3_key = Some(S3Key {
+        id: id.to_owned(),
+        secret: Password::new(secret.to_owned()),
+        session_token: None,
+    });
+    access.ssh = server.ssh();
+    access.certificates = Some(server.certificate()).filter(|file| file.exists());
+    access
 }
 
 pub fn password() -> Password {
@@ -188,7 +209,7 @@ pub fn restore(repository: &ResticRepository, request: &RestoreRequest) -> Resto
 
 pub fn check(repository: &ResticRepository) -> CheckReport {
     repository
-        .check(&CheckOptions { read_data: true }, &NoProgress)
+        .check(&CheckOptions::everything(), &NoProgress)
         .unwrap()
 }
 
@@ -213,6 +234,7 @@ pub struct Recorder {
     pub warnings: Mutex<Vec<String>>,
     pub sent: AtomicU64,
     pub fetched: AtomicU64,
+    pub scanned: AtomicU64,
     pub stop: AtomicBool,
 }
 
@@ -234,7 +256,8 @@ impl Progress for Recorder {
         match counter {
             Counter::Sent => self.sent.fetch_add(bytes, Ordering::Relaxed),
             Counter::Fetched => self.fetched.fetch_add(bytes, Ordering::Relaxed),
-            Counter::Scanned | Counter::Reused => 0,
+            Counter::Scanned => self.scanned.fetch_add(bytes, Ordering::Relaxed),
+            Counter::Reused => 0,
         };
     }
 
@@ -248,5 +271,28 @@ impl Progress for Recorder {
 
     fn interrupted(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Asks to stop at a step, counted from 1.
+pub struct StopsAt(AtomicUsize);
+
+impl StopsAt {
+    pub fn step(number: usize) -> Self {
+        Self(AtomicUsize::new(number))
+    }
+}
+
+impl Progress for StopsAt {
+    fn phase(&self, _: Phase) {}
+    fn add(&self, _: Counter, _: u64) {}
+    fn warn(&self, _: &str) {}
+
+    fn step(&self, _: &'static str) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn interrupted(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == 0
     }
 }

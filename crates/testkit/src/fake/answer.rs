@@ -59,12 +59,16 @@ pub(super) struct Failure {
 pub(super) const OBJECT_NOT_FOUND: &str = "VBOX_E_OBJECT_NOT_FOUND (0x80bb0001)";
 pub(super) const FILE_ERROR: &str = "VBOX_E_FILE_ERROR (0x80bb0004)";
 pub(super) const INVALID_OBJECT_STATE: &str = "VBOX_E_INVALID_OBJECT_STATE (0x80bb0007)";
+pub(super) const INVALID_VM_STATE: &str = "VBOX_E_INVALID_VM_STATE (0x80bb0002)";
+pub(super) const VM_ERROR: &str = "VBOX_E_VM_ERROR (0x80bb0003)";
 pub(super) const OBJECT_IN_USE: &str = "VBOX_E_OBJECT_IN_USE (0x80bb000c)";
 pub(super) const ACCESS_DENIED: &str = "E_ACCESSDENIED (0x80070005)";
 pub(super) const FAILURE: &str = "NS_ERROR_FAILURE (0x80004005)";
 
 pub(super) const VIRTUALBOX: &str = "VirtualBoxWrap, interface IVirtualBox";
 pub(super) const MACHINE: &str = "MachineWrap, interface IMachine";
+pub(super) const SESSION_MACHINE: &str = "SessionMachine, interface IMachine";
+pub(super) const CONSOLE: &str = "ConsoleWrap, interface IConsole";
 pub(super) const MEDIUM: &str = "MediumWrap, interface IMedium";
 
 impl Failure {
@@ -78,5 +82,17 @@ impl Failure {
         let context = format!("Context: {context}");
         lines.extend([details.as_str(), &context]);
         Answer::error(&lines)
+    }
+
+    /// As an operation gives it that had begun and showed its progress.
+    pub(super) fn answer_after_progress(&self, headline: &str, context: &str) -> Answer {
+        let (name, _) = self.code.split_once(' ').unwrap_or((self.code, ""));
+        let details = format!("Details: code {}, component {}", self.code, self.component);
+        let context = format!("Context: {context}");
+        let answer = Answer::error(&[headline, &self.text, &details, &context]);
+        Answer {
+            stderr: format!("0%...{name}\n{}", answer.stderr),
+            ..answer
+        }
     }
 }

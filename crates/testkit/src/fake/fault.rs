@@ -37,6 +37,24 @@ pub enum FaultKind {
     CrashBefore,
     /// The program crashes when it has done its work, before it said so.
     CrashAfter,
+    /// The machine is in this state for so long, then the call does its work. A Ctrl-C meanwhile
+    /// cancels it.
+    Slow {
+        /// By the name that `VMState` has for it.
+        state: String,
+        /// How long.
+        milliseconds: u64,
+    },
+    /// The program crashes, and VirtualBox goes on without it: the machine is in this state for so
+    /// long, then the work is done.
+    CrashMeanwhile {
+        /// By the name that `VMState` has for it.
+        state: String,
+        /// How long.
+        milliseconds: u64,
+    },
+    /// The machine's process dies while a VirtualBox snapshot is taken; its new images stay behind.
+    MachineDies,
     /// The call does nothing and says this, for example what another version would say.
     Say {
         /// Standard output.
@@ -122,9 +140,9 @@ fn load(home: &Path) -> Vec<Fault> {
 }
 
 fn store(home: &Path, faults: &[Fault]) {
-    fs::write(
-        home.join(FAULTS),
-        serde_json::to_string(faults).expect("JSON"),
-    )
-    .expect("room for the faults");
+    // A call may be killed at any moment.
+    let unfinished = home.join("faults.new");
+    fs::write(&unfinished, serde_json::to_string(faults).expect("JSON"))
+        .expect("room for the faults");
+    fs::rename(unfinished, home.join(FAULTS)).expect("the faults in place");
 }

@@ -14,9 +14,12 @@ use super::answer::{
 };
 use super::machine::Machine;
 use super::registry::Registry;
+use crate::image;
 
 const OPEN: &str = "\"OpenMedium(Bstr(pszFilenameOrUuid).raw(), enmDevType, enmAccessMode, fForceNewUuidOnOpen, \
                     pMedium.asOutParam())\" at line 197 of file VBoxManageDisk.cpp";
+const DELETE: &str =
+    "\"DeleteStorage(pProgress.asOutParam())\" at line 1868 of file VBoxManageDisk.cpp";
 const CLOSE: &str = "\"Close()\" at line 1877 of file VBoxManageDisk.cpp";
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -108,13 +111,23 @@ pub(super) fn close(registry: &mut Registry, name: &str, delete: bool) -> Answer
         Err(failure) => return failure.answer(OPEN),
     };
     if let Some(failure) = in_use(registry, &medium) {
-        return failure.answer(CLOSE);
+        let closing = failure.answer(CLOSE);
+        return if delete {
+            let deleting = cannot_delete(registry, &medium, &failure);
+            Answer {
+                stderr: deleting.stderr + &closing.stderr,
+                ..closing
+            }
+        } else {
+            closing
+        };
     }
     registry.opened.retain(|opened| opened.id != medium.id);
-    registry
-        .machines
-        .iter_mut()
-        .for_each(|machine| machine.media.retain(|known| known.id != medium.id));
+    for machine in &mut registry.machines {
+        if machine.medium(medium.id).is_some() {
+            machine.change(|settings| settings.replace("HardDisk", medium.id, &mut |_| Vec::new()));
+        }
+    }
     if delete && fs::remove_file(&medium.location).is_ok() {
         return Answer {
             stderr: PROGRESS.to_owned(),
@@ -122,6 +135,36 @@ pub(super) fn close(registry: &mut Registry, name: &str, delete: bool) -> Answer
         };
     }
     Answer::silent()
+}
+
+/// What comes before the failure to close it.
+fn cannot_delete(registry: &Registry, medium: &Medium, failure: &Failure) -> Answer {
+    let users = registry
+        .machines
+        .iter()
+        .filter(|machine| uses(machine, medium.id));
+    let users: Vec<_> = users.map(|machine| machine.id.to_string()).collect();
+    let text = if failure.code == OBJECT_IN_USE && !users.is_empty() {
+        format!(
+            "Cannot delete storage: medium '{}' is still attached to the following {} virtual machine(s): {}",
+            medium.location.display(),
+            users.len(),
+            users.join(", ")
+        )
+    } else {
+        failure.text.clone()
+    };
+    let answer = Failure {
+        text,
+        ..failure.clone()
+    }
+    .answer(DELETE);
+    let (name, _) = failure.code.split_once(' ').unwrap_or_default();
+    let told = format!("VBoxManage: error: Failed to delete medium. Error code {name}\n");
+    Answer {
+        stderr: answer.stderr + &told,
+        ..answer
+    }
 }
 
 fn in_use(registry: &Registry, medium: &Medium) -> Option<Failure> {
@@ -209,16 +252,10 @@ fn describe(registry: &Registry, medium: &Medium, long: bool) -> String {
     } else {
         "differencing"
     };
-    let running = registry
-        .machines
-        .iter()
-        .any(|machine| machine.is_running() && machine.images().contains(&medium.id));
     let state = if file.error.is_some() {
         "inaccessible"
-    } else if running {
-        "locked write"
     } else {
-        "created"
+        lock_of(registry, medium.id)
     };
     let mut text = format!(
         "UUID:           {}\nParent UUID:    {parent}\nState:          {state}\n",
@@ -259,6 +296,24 @@ fn describe(registry: &Registry, medium: &Medium, long: bool) -> String {
     text
 }
 
+/// The state of a medium that can be read.
+fn lock_of(registry: &Registry, id: Uuid) -> &'static str {
+    let mut running = registry
+        .machines
+        .iter()
+        .filter(|machine| machine.is_running());
+    let is_below = |machine: &Machine| {
+        let leaves = machine.images();
+        let mut chains = leaves.iter().flat_map(|leaf| machine.chain(*leaf));
+        chains.any(|medium| medium.id == id)
+    };
+    match running.find(|machine| is_below(machine)) {
+        Some(machine) if machine.images().contains(&id) => "locked write",
+        Some(_) => "locked read",
+        None => "created",
+    }
+}
+
 fn describe_use(registry: &Registry, id: Uuid, line: &mut impl FnMut(&str, &str)) {
     let users = registry
         .machines
@@ -283,7 +338,7 @@ fn uses(machine: &Machine, id: Uuid) -> bool {
             .iter()
             .any(|(_, snapshot)| snapshot.images.contains(&id))
     };
-    machine.images().contains(&id) || in_snapshot()
+    machine.images().contains(&id) || machine.strays.contains(&id) || in_snapshot()
 }
 
 fn user(machine: &Machine, id: Uuid) -> String {
@@ -299,6 +354,30 @@ fn user(machine: &Machine, id: Uuid) -> String {
         format!(" [{}]", using.join(", "))
     };
     format!("{} (UUID: {}){brackets}", machine.name, machine.id)
+}
+
+impl Machine {
+    /// Makes a differencing image of an image.
+    pub(super) fn create_child(&self, parent: Uuid) -> Uuid {
+        let (id, parent) = (
+            Uuid::new_v4(),
+            &self.medium(parent).expect("a medium").location,
+        );
+        fs::create_dir_all(&self.snapshot_folder).expect("the folder of differencing images");
+        let child = self.snapshot_folder.join(format!("{{{id}}}.vdi"));
+        image::create_child(&child, parent, id);
+        if self.is_running() {
+            // The real one changes it when it stops to write to an image.
+            image::renew_modification(parent);
+        }
+        id
+    }
+
+    /// Paths of the images of an attached hard disk, the one that the guest writes to first.
+    pub(super) fn chain_of_disk(&self, disk: usize) -> Vec<PathBuf> {
+        let chain = self.chain(self.hard_disks()[disk]).into_iter();
+        chain.map(|medium| medium.location.clone()).collect()
+    }
 }
 
 /// `internalcommands sethduuid FILE [UUID]`

@@ -2,17 +2,25 @@
 //! real settings files, and answers in the real one's words, as recorded from version 7.2.22.
 //!
 //! It can be made to fail in ways that the real one fails only now and then: see [`Fault`]. It
-//! knows the calls that vrs makes and VDI images; it runs no machine. A test on the rig gives both
-//! the same calls and compares what they say.
+//! knows the calls that vrs makes and VDI images; a machine that runs does what a test has its guest
+//! do. Tests on the rig give both the same calls and compare what they say and write.
 
 mod answer;
+mod clock;
+mod document;
+mod execution;
+mod extra_data;
 mod fault;
 mod machine;
 mod media;
+mod merging;
 mod program;
 mod registry;
+mod saved_state;
 mod settings;
 mod show;
+mod snapshot_deletion;
+mod snapshots;
 mod virtual_machine;
 
 use std::env;
@@ -27,6 +35,8 @@ use uuid::Uuid;
 pub use fault::{Fault, FaultKind};
 pub use program::run as fake_vboxmanage;
 use registry::Registry;
+
+use crate::image;
 
 /// A fake VirtualBox of one test.
 #[derive(Debug)]
@@ -99,14 +109,64 @@ impl FakeVBoxManage {
         self.run([OsStr::new("registervm"), settings.as_os_str()]);
     }
 
-    /// Puts a machine into a state, by the name that `VMState` has for it.
+    /// Puts a machine into a state, by the name that `VMState` has for it. Its settings file is left
+    /// alone.
     pub fn set_state(&self, machine: Uuid, state: &str) {
         Registry::change(&self.home, |registry| {
             registry
                 .by_id_mut(machine)
                 .expect("a registered machine")
-                .set_state(state);
+                .put_into_state(state);
         });
+    }
+
+    /// VirtualBox's service ends and starts anew: what it did not write down is forgotten, and machines
+    /// with settings that it does not accept are inaccessible.
+    pub fn restart_service(&self) {
+        Registry::change(&self.home, |registry| {
+            for machine in &mut registry.machines {
+                machine.strays.clear();
+                if machine.image_with_children().is_some() {
+                    machine.put_into_state("inaccessible");
+                }
+            }
+        });
+    }
+
+    /// The guest of a machine writes to its attached hard disk number `disk`.
+    pub fn write_as_guest(&self, machine: Uuid, disk: usize, offset_bytes: u64, bytes: &[u8]) {
+        self.with_chain(machine, disk, |chain| {
+            image::write(chain, offset_bytes, bytes)
+        });
+    }
+
+    /// What the guest of a machine sees of its attached hard disk number `disk`.
+    pub fn guest_bytes(&self, machine: Uuid, disk: usize) -> Vec<u8> {
+        self.with_chain(machine, disk, image::guest_bytes)
+    }
+
+    /// While nobody else, a merge for example, touches its images.
+    fn with_chain<T>(&self, machine: Uuid, disk: usize, work: impl FnOnce(&[PathBuf]) -> T) -> T {
+        Registry::change(&self.home, |registry| {
+            let machine = registry.by_id_mut(machine);
+            work(&machine.expect("a registered machine").chain_of_disk(disk))
+        })
+    }
+
+    /// Whether a call made the machine's guest stand still for good.
+    pub fn is_frozen(&self, machine: Uuid) -> bool {
+        Registry::change(&self.home, |registry| {
+            let machine = registry.by_id_mut(machine);
+            machine.expect("a registered machine").is_frozen
+        })
+    }
+
+    /// The state of a machine, by the name that `VMState` has for it.
+    pub fn state(&self, machine: Uuid) -> String {
+        Registry::change(&self.home, |registry| {
+            let machine = registry.by_id_mut(machine);
+            machine.expect("a registered machine").state.clone()
+        })
     }
 
     /// Makes later calls go wrong.

@@ -3,21 +3,30 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use std::{env, thread};
 
 use super::answer::{Answer, FAILURE};
 use super::fault::{self, FaultKind};
 use super::registry::{self, Registry};
-use super::{media, virtual_machine};
+use super::snapshots::{self, Take};
+use super::{execution, extra_data, media, snapshot_deletion, virtual_machine};
 
 /// Where calls are written down.
 pub(super) const CALLS: &str = "calls.log";
+/// Where a process is told to complete a call: after how many milliseconds, in which state.
+const LEFT_TO_ME: &str = "FAKE_VBOX_LEFT_TO_ME";
 const VERSION: &str = "7.2.22_Debianr175245\n";
 
 /// Executes the call with these arguments in the fake whose folder is `home`.
 #[must_use]
 pub fn run(home: &Path, arguments: &[String]) -> Answer {
+    if let Ok(left) = env::var(LEFT_TO_ME) {
+        return complete(home, arguments, &left);
+    }
     let call = arguments.join(" ");
     note(home, &call);
     match fault::strike(home, &call) {
@@ -66,8 +75,76 @@ fn go_wrong(home: &Path, arguments: &[String], kind: FaultKind) -> Answer {
             stderr,
             code,
         },
+        FaultKind::MachineDies => Registry::change(home, |registry| {
+            snapshots::die_while_taking(registry, machine_of(arguments))
+        }),
+        FaultKind::Slow {
+            state,
+            milliseconds,
+        } => slowly(home, arguments, &state, milliseconds),
+        FaultKind::CrashMeanwhile {
+            state,
+            milliseconds,
+        } => leave_to_another(home, arguments, &state, milliseconds),
         FaultKind::Replace { from, to } => replace(answer(home, arguments), &from, &to),
     }
+}
+
+fn machine_of(arguments: &[String]) -> &str {
+    arguments.get(1).map_or("", String::as_str)
+}
+
+/// Puts the machine that a call is about into another state; tells the one before.
+fn put_into_state(home: &Path, arguments: &[String], state: &str) -> String {
+    Registry::change(home, |registry| {
+        let machine = registry.find(machine_of(arguments));
+        let machine = machine.expect("a registered machine");
+        let before = machine.state.clone();
+        machine.put_into_state(state);
+        before
+    })
+}
+
+fn slowly(home: &Path, arguments: &[String], state: &str, milliseconds: u64) -> Answer {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&interrupted);
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).expect("no other handler");
+    let before = put_into_state(home, arguments, state);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(milliseconds) {
+        if interrupted.load(Ordering::Relaxed) {
+            put_into_state(home, arguments, &before);
+            return execution::cancelled();
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    put_into_state(home, arguments, &before);
+    answer(home, arguments)
+}
+
+/// Starts a process that completes the call, and crashes.
+fn leave_to_another(home: &Path, arguments: &[String], state: &str, milliseconds: u64) -> ! {
+    let before = put_into_state(home, arguments, state);
+    let program = env::current_exe().expect("the fake's program");
+    let mut other = Command::new(program);
+    other
+        .args(arguments)
+        .env("FAKE_VBOX_HOME", home)
+        .env(LEFT_TO_ME, format!("{milliseconds} {before}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    other.spawn().expect("the fake starts");
+    std::process::abort()
+}
+
+/// Completes a call that another process left to this one.
+fn complete(home: &Path, arguments: &[String], left: &str) -> Answer {
+    let (milliseconds, state) = left.split_once(' ').expect("a time and a state");
+    let milliseconds = milliseconds.parse().expect("a number");
+    thread::sleep(Duration::from_millis(milliseconds));
+    put_into_state(home, arguments, state);
+    answer(home, arguments)
 }
 
 fn replace(answer: Answer, from: &str, to: &str) -> Answer {
@@ -92,6 +169,8 @@ fn answer(home: &Path, arguments: &[String]) -> Answer {
         ["list", "vms"] => virtual_machine::list(registry, false),
         ["list", "vms", "--long"] => virtual_machine::list_long(registry),
         ["list", "runningvms"] => virtual_machine::list(registry, true),
+        ["list", "bridgedifs"] => Answer::prints("Name:            fake0\n\n".to_owned()),
+        ["list", "extpacks"] => Answer::prints("Extension Packs: 0\n".to_owned()),
         ["list", "hdds"] => media::list(registry, false),
         ["list", "hdds", "--long"] | ["list", "--long" | "-l", "hdds"] => {
             media::list(registry, true)
@@ -102,10 +181,24 @@ fn answer(home: &Path, arguments: &[String]) -> Answer {
         ["unregistervm", machine] => virtual_machine::unregister(registry, machine),
         ["closemedium", "disk", medium] => media::close(registry, medium, false),
         ["closemedium", "disk", medium, "--delete"] => media::close(registry, medium, true),
-        ["controlvm", machine, "poweroff"] => virtual_machine::power_off(registry, machine),
-        ["startvm", machine, "--type", kind] => virtual_machine::start(registry, machine, kind),
-        ["snapshot", machine, "list", "--machinereadable"] => {
-            virtual_machine::virtualbox_snapshots(registry, machine)
+        [
+            "controlvm",
+            machine,
+            action @ ("pause" | "resume" | "savestate" | "poweroff" | "reset"),
+        ] => execution::control(registry, machine, action),
+        ["startvm", machine, "--type", kind] => execution::start(registry, machine, kind),
+        ["discardstate", machine] => execution::discard_state(registry, machine),
+        ["getextradata", machine, key] => extra_data::get(registry, machine, key),
+        ["setextradata", machine, key] => extra_data::set(registry, machine, key, ""),
+        ["setextradata", machine, key, value] => extra_data::set(registry, machine, key, value),
+        ["snapshot", machine, "list", "--machinereadable"] => snapshots::list(registry, machine),
+        ["snapshot", machine, "take", name, ref options @ ..]
+            if let Some(take) = Take::parse(name, options) =>
+        {
+            snapshots::take(registry, machine, take)
+        }
+        ["snapshot", machine, "delete", snapshot] => {
+            snapshot_deletion::delete(registry, machine, snapshot)
         }
         ["internalcommands", "sethduuid", path] => media::set_own_uuid(path, None),
         ["internalcommands", "sethduuid", path, id] => media::set_own_uuid(path, Some(id)),

@@ -67,10 +67,11 @@ impl Registry {
         self.machines.iter_mut().find(|machine| machine.id == id)
     }
 
-    /// All media, machine by machine.
+    /// All media, machine by machine; those of machines that cannot be read are not known.
     pub(super) fn media(&self) -> impl Iterator<Item = &Medium> {
         self.machines
             .iter()
+            .filter(|machine| machine.state != "inaccessible")
             .flat_map(|machine| &machine.media)
             .chain(&self.opened)
     }

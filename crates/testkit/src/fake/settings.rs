@@ -19,14 +19,23 @@ pub(super) fn read(path: &Path) -> Result<Machine, Failure> {
             "Runtime error opening '{shown}' for reading VERR_FILE_NOT_FOUND (File not found.)."
         ))
     })?;
+    parse(path, &text)
+}
+
+/// Reads the text of the settings file.
+pub(super) fn parse(path: &Path, text: &str) -> Result<Machine, Failure> {
+    let shown = path.display();
     let not_xml = || {
         failure(&format!(
             "Start tag expected, '<' not found.\nLocation: '{shown}', line 1 (0), column 1."
         ))
     };
-    let document = Document::parse(&text).map_err(|_| not_xml())?;
+    let document = Document::parse(text).map_err(|_| not_xml())?;
     let machine = child(document.root_element(), "Machine").ok_or_else(not_xml)?;
-    Ok(parse(path, machine))
+    Ok(Machine {
+        text: text.to_owned(),
+        ..of_node(path, machine)
+    })
 }
 
 fn failure(text: &str) -> Failure {
@@ -39,18 +48,22 @@ fn failure(text: &str) -> Failure {
     }
 }
 
-fn parse(path: &Path, node: Node<'_, '_>) -> Machine {
+fn of_node(path: &Path, node: Node<'_, '_>) -> Machine {
     let folder = path.parent().expect("a settings file lies in a folder");
     let text = |name: &str| node.attribute(name).unwrap_or_default().to_owned();
     let resolve = |location: &str| folder.join(location);
     let hardware = child(node, "Hardware").expect("a machine has hardware");
     let saved_state = node.attribute("stateFile").map(resolve);
+    let snapshot_folder = node.attribute("snapshotFolder").unwrap_or("Snapshots");
     let mut machine = Machine {
         id: uuid(node, "uuid").expect("a machine has a UUID"),
         name: text("name"),
         os_type: text("OSType"),
         settings: path.to_owned(),
-        snapshot_folder: resolve(node.attribute("snapshotFolder").unwrap_or("Snapshots")),
+        text: String::new(),
+        groups: groups(node),
+        snapshot_folder: resolve(snapshot_folder),
+        snapshot_folder_location: snapshot_folder.to_owned(),
         description: child(node, "Description")
             .and_then(|node| node.text())
             .map(str::to_owned),
@@ -63,13 +76,16 @@ fn parse(path: &Path, node: Node<'_, '_>) -> Machine {
         controllers: controllers(hardware),
         media: media(node, folder),
         snapshots: children(node, "Snapshot")
-            .map(|node| snapshot(node))
+            .map(|node| snapshot(node, folder))
             .collect(),
         current_snapshot: uuid(node, "currentSnapshot"),
         state: String::new(),
         session: None,
         state_changed: state_change(&text("lastStateChange")),
         saved_state: saved_state.clone(),
+        saved_state_location: node.attribute("stateFile").map(str::to_owned),
+        is_frozen: false,
+        strays: Vec::new(),
     };
     machine.state = match (saved_state, node.attribute("aborted")) {
         (Some(_), Some("true")) => "aborted-saved",
@@ -104,7 +120,12 @@ fn adapters(hardware: Node<'_, '_>) -> BTreeMap<u32, String> {
 }
 
 fn nvram<'a>(hardware: Node<'a, '_>) -> Option<&'a str> {
-    child(child(hardware, "BIOS")?, "NVRAM")?.attribute("path")
+    // Up to settings version 1.19 it belongs to <BIOS>, from 1.20 on to <Firmware>.
+    let firmware = ["BIOS", "Firmware"];
+    let mut firmware = firmware
+        .into_iter()
+        .filter_map(|name| child(hardware, name));
+    firmware.find_map(|node| child(node, "NVRAM")?.attribute("path"))
 }
 
 fn controllers(hardware: Node<'_, '_>) -> Vec<Controller> {
@@ -168,8 +189,20 @@ fn collect_media(node: Node<'_, '_>, parent: Option<Uuid>, folder: &Path, media:
     children(node, "HardDisk").for_each(|child| collect_media(child, Some(id), folder, media));
 }
 
-fn snapshot(node: Node<'_, '_>) -> Snapshot {
+fn groups(machine: Node<'_, '_>) -> Vec<String> {
+    let groups = child(machine, "Groups")
+        .into_iter()
+        .flat_map(|node| children(node, "Group").collect::<Vec<_>>());
+    groups
+        .filter_map(|group| group.attribute("name"))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn snapshot(node: Node<'_, '_>, folder: &Path) -> Snapshot {
     let nested = child(node, "Snapshots");
+    let state_file = node.attribute("stateFile");
+    let nvram = child(node, "Hardware").and_then(nvram);
     Snapshot {
         id: uuid(node, "uuid").expect("a VirtualBox snapshot has a UUID"),
         name: node.attribute("name").unwrap_or_default().to_owned(),
@@ -182,9 +215,15 @@ fn snapshot(node: Node<'_, '_>) -> Snapshot {
             .iter()
             .flat_map(Controller::images)
             .collect(),
+        files: state_file
+            .into_iter()
+            .chain(nvram)
+            .map(|location| folder.join(location))
+            .collect(),
         children: nested
             .into_iter()
-            .flat_map(|node| children(node, "Snapshot").map(snapshot).collect::<Vec<_>>())
+            .flat_map(|node| children(node, "Snapshot").collect::<Vec<_>>())
+            .map(|node| snapshot(node, folder))
             .collect(),
     }
 }

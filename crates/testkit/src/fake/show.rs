@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::machine::{Attachment, Controller, Machine};
 use super::registry::Registry;
-use super::virtual_machine;
+use super::snapshots;
 
 pub(super) fn describe(registry: &Registry, machine: &Machine) -> String {
     let mut text = head(machine);
@@ -22,17 +22,16 @@ pub(super) fn describe(registry: &Registry, machine: &Machine) -> String {
 }
 
 fn head(machine: &Machine) -> String {
-    let folder = machine
-        .settings
-        .parent()
-        .expect("a settings file lies in a folder");
-    let nvram = machine
-        .nvram
-        .clone()
-        .unwrap_or_else(|| machine.settings.with_extension("nvram"));
+    let folder = machine.folder();
+    let nvram = machine.nvram_path();
+    let groups = if machine.groups.is_empty() {
+        "/".to_owned()
+    } else {
+        machine.groups.join(",")
+    };
     let firmware = if machine.efi { "EFI" } else { "BIOS" };
     let mut text = format!(
-        "name={}\nencryption=\"disabled\"\ngroups=\"/\"\nplatformArchitecture=\"x86\"\nostype=\"{}\"\nUUID=\"{id}\"\n\
+        "name={}\nencryption=\"disabled\"\ngroups=\"{groups}\"\nplatformArchitecture=\"x86\"\nostype=\"{}\"\nUUID=\"{id}\"\n\
          CfgFile={}\nSnapFldr={}\nLogFldr={}\nhardwareuuid=\"{id}\"\nmemory={}\npagefusion=\"off\"\nvram={}\n\
          cpuexecutioncap=100\ncpu-profile=\"host\"\nchipset=\"piix3\"\nfirmware=\"{firmware}\"\n",
         quoted(&machine.name),
@@ -104,7 +103,7 @@ fn controller_slots(registry: &Registry, machine: &Machine, controller: &Control
             .find(|slot| (slot.port, slot.device) == (port, device));
         match attached {
             None => format!("{}=\"none\"\n", key("")),
-            Some(slot) => attached_lines(registry, machine, slot, &key),
+            Some(slot) => attached_lines(registry, machine, controller, slot, &key),
         }
     });
     text.collect()
@@ -113,6 +112,7 @@ fn controller_slots(registry: &Registry, machine: &Machine, controller: &Control
 fn attached_lines(
     registry: &Registry,
     machine: &Machine,
+    controller: &Controller,
     slot: &Attachment,
     key: &impl Fn(&str) -> String,
 ) -> String {
@@ -129,7 +129,9 @@ fn attached_lines(
     let location = medium.map_or(String::new(), |medium| quoted_path(&medium.location));
     let mut text = format!("{}={location}\n{}=\"{id}\"\n", key(""), key("ImageUUID-"));
     if slot.is_hard_disk {
-        for what in ["hot-pluggable-", "nonrotational-", "discard-"] {
+        let can_be_plugged = controller.kind == "AHCI";
+        let whats = ["hot-pluggable-", "nonrotational-", "discard-"];
+        for what in whats.iter().skip(usize::from(!can_be_plugged)) {
             writeln!(text, "{}=\"off\"", key(what)).expect("writing to a string");
         }
     }
@@ -154,10 +156,7 @@ fn adapters(machine: &Machine) -> String {
 }
 
 fn tail(machine: &Machine) -> String {
-    let folder = machine
-        .settings
-        .parent()
-        .expect("a settings file lies in a folder");
+    let folder = machine.folder();
     let stem = machine
         .settings
         .file_stem()
@@ -185,7 +184,7 @@ fn tail(machine: &Machine) -> String {
         text += &format!("description={}\n", quoted(description));
     }
     if !machine.snapshots.is_empty() {
-        text += &virtual_machine::snapshot_lines(machine);
+        text += &snapshots::lines(machine);
     }
     text += "GuestMemoryBalloon=0\n";
     if running {

@@ -1,8 +1,4 @@
-//! Machines: `list vms`, `showvminfo`, `registervm`, `unregistervm`, `controlvm`, `startvm`,
-//! `snapshot list`.
-
-use std::fmt::Write as _;
-use std::fs;
+//! Machines: `list vms`, `showvminfo`, `registervm`, `unregistervm`.
 
 use super::answer::{
     ACCESS_DENIED, Answer, FAILURE, Failure, INVALID_OBJECT_STATE, MACHINE, OBJECT_NOT_FOUND,
@@ -22,11 +18,8 @@ const FIND_TO_UNREGISTER: &str = "\"FindMachine(Bstr(VMName).raw(), machine.asOu
 const UNREGISTER: &str = "\"Unregister(fDeleteAll ? CleanupMode_DetachAllReturnHardDisksAndVMRemovable :\
                           CleanupMode_DetachAllReturnHardDisksOnly, ComSafeArrayAsOutParam(aMedia))\" \
                           at line 232 of file VBoxManageMisc.cpp";
-const FIND_TO_CONTROL: &str = "\"FindMachine(Bstr(a->argv[0]).raw(), machine.asOutParam())\" at line 363 of file VBoxManageControlVM.cpp";
-const FIND_TO_START: &str = "\"FindMachine(Bstr(pszVM).raw(), machine.asOutParam())\" at line 907 of file VBoxManageMisc.cpp";
 const LAUNCH: &str = "\"LaunchVMProcess(a->session, sessionType.raw(), ComSafeArrayAsInParam(aBstrEnv), progress.asOutParam())\" \
                       at line 920 of file VBoxManageMisc.cpp";
-const FIND_FOR_SNAPSHOTS: &str = "\"FindMachine(bstrMachine.raw(), pMachine.asOutParam())\" at line 344 of file VBoxManageSnapshot.cpp";
 
 /// `list vms` and `list runningvms`
 pub(super) fn list(registry: &Registry, running_only: bool) -> Answer {
@@ -89,6 +82,23 @@ pub(super) fn register(registry: &mut Registry, path: &str) -> Answer {
         let code = "Code NS_ERROR_INVALID_ARG (0x80070057) - Invalid argument value (extended info not available)";
         return Answer::error(&[code, &format!("Context: {OPEN}")]);
     }
+    if let Some(image) = machine.image_with_children() {
+        let children = registry_children(&machine, image);
+        let text = format!(
+            "Hard disk '{}' with UUID {{{}}} cannot be directly attached to the virtual machine '{}' ('{}') \
+             because it has {children} differencing child hard disks",
+            image.location.display(),
+            image.id,
+            machine.name,
+            path.display()
+        );
+        return Failure {
+            text,
+            code: FAILURE,
+            component: MACHINE,
+        }
+        .answer(OPEN);
+    }
     let known = |id| machine.medium(id).is_some() || registry.media().any(|medium| medium.id == id);
     if let Some(missing) = machine.images().into_iter().find(|id| !known(*id)) {
         let text = format!("Could not find an open hard disk with UUID {{{missing}}}");
@@ -104,6 +114,13 @@ pub(super) fn register(registry: &mut Registry, path: &str) -> Answer {
         .retain(|opened| machine.medium(opened.id).is_none());
     registry.machines.push(machine);
     Answer::silent()
+}
+
+fn registry_children(machine: &Machine, image: &Medium) -> usize {
+    let children = machine.media.iter();
+    children
+        .filter(|child| child.parent == Some(image.id))
+        .count()
 }
 
 /// Whether a medium of the machine is known elsewhere, or its place belongs to another medium.
@@ -138,42 +155,6 @@ pub(super) fn unregister(registry: &mut Registry, name: &str) -> Answer {
     Answer::silent()
 }
 
-/// `controlvm MACHINE poweroff`
-pub(super) fn power_off(registry: &mut Registry, name: &str) -> Answer {
-    match registry.find(name) {
-        Err(failure) => failure.answer(FIND_TO_CONTROL),
-        Ok(machine) if !machine.is_running() => {
-            Answer::error(&[&format!("Machine '{name}' is not currently running.")])
-        }
-        Ok(machine) => {
-            machine.set_state("poweroff");
-            Answer::progress()
-        }
-    }
-}
-
-/// `startvm MACHINE --type headless`, and `--type emergencystop`
-pub(super) fn start(registry: &mut Registry, name: &str, kind: &str) -> Answer {
-    let machine = match registry.find(name) {
-        Ok(machine) => machine,
-        Err(failure) => return failure.answer(FIND_TO_START),
-    };
-    if kind == "emergencystop" {
-        machine.set_state("aborted");
-        return Answer::silent();
-    }
-    if machine.is_running() {
-        return locked(&machine.name);
-    }
-    machine.set_state("running");
-    if let Some(state_file) = machine.saved_state.take() {
-        let _ = fs::remove_file(state_file);
-    }
-    Answer::prints(format!(
-        "Waiting for VM \"{name}\" to power on...\nVM \"{name}\" has been successfully started.\n"
-    ))
-}
-
 /// What a call says that needs a machine which someone else has locked.
 pub(super) fn locked(name: &str) -> Answer {
     let text = format!(
@@ -185,19 +166,6 @@ pub(super) fn locked(name: &str) -> Answer {
         component: MACHINE,
     }
     .answer(LAUNCH)
-}
-
-/// `snapshot MACHINE list --machinereadable`
-pub(super) fn virtualbox_snapshots(registry: &mut Registry, name: &str) -> Answer {
-    match registry.find(name) {
-        Err(failure) => failure.answer(FIND_FOR_SNAPSHOTS),
-        Ok(machine) if machine.snapshots.is_empty() => Answer {
-            stdout: "This machine does not have any snapshots\n".to_owned(),
-            code: 1,
-            ..Answer::silent()
-        },
-        Ok(machine) => Answer::prints(snapshot_lines(machine)),
-    }
 }
 
 /// `showvminfo MACHINE --machinereadable`
@@ -222,32 +190,4 @@ pub(super) fn show(registry: &mut Registry, name: &str) -> Answer {
         .answer(SHOW_LOCK);
     }
     Answer::prints(show::describe(registry, machine))
-}
-
-/// Names and descriptions are not escaped here, unlike everywhere else.
-pub(super) fn snapshot_lines(machine: &Machine) -> String {
-    let mut text = String::new();
-    let mut line = |key: String, value: &str| {
-        writeln!(text, "{key}=\"{}\"", value).expect("writing to a string")
-    };
-    let snapshots = machine.snapshots_with_position();
-    for (position, snapshot) in &snapshots {
-        line(format!("SnapshotName{position}"), &snapshot.name);
-        line(format!("SnapshotUUID{position}"), &snapshot.id.to_string());
-        if let Some(description) = &snapshot.description {
-            line(format!("SnapshotDescription{position}"), description);
-        }
-    }
-    if let Some((position, current)) = snapshots
-        .iter()
-        .find(|(_, snapshot)| Some(snapshot.id) == machine.current_snapshot)
-    {
-        line("CurrentSnapshotName".to_owned(), &current.name);
-        line("CurrentSnapshotUUID".to_owned(), &current.id.to_string());
-        line(
-            "CurrentSnapshotNode".to_owned(),
-            &format!("SnapshotName{position}"),
-        );
-    }
-    text
 }

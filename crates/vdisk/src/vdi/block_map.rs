@@ -3,12 +3,9 @@
 //! Takes four bytes of memory per block, allocated only after the file was found to be long enough
 //! for the map. Entries are kept as found; [`BlockMap::check`] tells which of them cannot be.
 
-use std::fs::File;
-
 use super::header::VdiHeader;
 use super::layout::{BLOCK_FREE, BLOCK_ZERO};
 use super::map_report::{Finding, MapReport};
-use crate::platform;
 
 /// What the image knows about one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,12 +56,13 @@ pub struct BlockMap {
 const PIECE_BYTES: usize = 64 << 10;
 
 impl BlockMap {
-    /// Loads the map of an image from its open file of `file_len_bytes`.
-    pub(super) fn read(
-        file: &File,
+    /// Loads the map of an image of `file_len_bytes` through `read`, which fills a buffer from an
+    /// offset of the file.
+    pub(super) fn read<E>(
         header: &VdiHeader,
         file_len_bytes: u64,
-    ) -> std::io::Result<Self> {
+        mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+    ) -> Result<Self, E> {
         let mut map = Self::empty(header, file_len_bytes);
         map.raw.reserve_exact(header.blocks as usize);
         let mut piece = vec![0; PIECE_BYTES];
@@ -72,7 +70,7 @@ impl BlockMap {
         while offset_bytes < header.block_map_end_bytes() {
             let left_bytes = header.block_map_end_bytes().saturating_sub(offset_bytes);
             piece.truncate(usize::try_from(left_bytes).unwrap_or(PIECE_BYTES));
-            platform::read_exact_at(file, &mut piece, offset_bytes)?;
+            read(offset_bytes, &mut piece)?;
             map.extend(&piece);
             offset_bytes = offset_bytes.saturating_add(piece.len() as u64);
         }

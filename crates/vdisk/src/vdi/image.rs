@@ -59,8 +59,12 @@ impl VdiImage {
     pub(super) fn from_file(file: File, path: &Path) -> Result<Self> {
         let file_len_bytes = file.metadata().map_err(Error::io("read", path))?.len();
         let header = VdiHeader::read_from(&file, path)?;
-        let map =
-            BlockMap::read(&file, &header, file_len_bytes).map_err(Error::io("read", path))?;
+        let map = BlockMap::read(
+            &header,
+            file_len_bytes,
+            |offset_bytes, buffer: &mut [u8]| platform::read_exact_at(&file, buffer, offset_bytes),
+        );
+        let map = map.map_err(Error::io("read", path))?;
         Ok(Self {
             path: path.to_path_buf(),
             file,

@@ -3,6 +3,7 @@
 mod block_map;
 mod create;
 mod grid;
+mod head;
 mod header;
 mod header_parser;
 mod image;
@@ -13,6 +14,7 @@ mod writer;
 
 pub use block_map::{BlockEntry, BlockMap};
 pub use create::{VdiCreate, VdiVariant};
+pub use head::{MendedHead, VdiHead};
 pub use header::{Geometry, VdiHeader, VdiImageType, VdiUuids, VdiVersion};
 pub use image::{RunKind, VdiImage};
 pub use map_report::{Finding, MapReport};

@@ -14,7 +14,7 @@ const MAX_MESSAGE_CHARS: usize = 2000;
 
 /// Texts of failures that go away by themselves: another program has, had or wants the session of
 /// the machine, or the daemon is starting. All were seen on 7.2.22.
-const PASSING: [&str; 10] = [
+const PASSING: [&str; 12] = [
     "is already locked by a session",
     "is already locked for a session",
     "already has a lock request pending",
@@ -24,7 +24,9 @@ const PASSING: [&str; 10] = [
     "Failed to assign the machine to the session",
     "Failed to create the VirtualBox object",
     "while it is changing state",
+    "while it is changing the state",
     "while it is locked",
+    "was closed before any attempt to power it on",
 ];
 
 /// Codes of a machine or medium that somebody uses.
@@ -54,7 +56,7 @@ impl Failure {
         failure
     }
 
-    fn parse(stderr: &str) -> Self {
+    pub(super) fn parse(stderr: &str) -> Self {
         let mut code = None;
         let mut messages: Vec<&str> = Vec::new();
         let mut continues = false;
@@ -90,6 +92,12 @@ impl Failure {
 /// `modifymedium --setlocation` do so.
 pub(super) fn claims_error(stderr: &str) -> bool {
     stderr.lines().any(|line| line.starts_with(PREFIX))
+}
+
+/// Whether an image is locked, by a running operation or by one that died and left its locks behind.
+pub(super) fn is_media_lock(message: &str) -> bool {
+    message.contains("is locked for reading by another task")
+        || message.contains("is locked for writing by another task")
 }
 
 /// The last percentage that a progress line shows.

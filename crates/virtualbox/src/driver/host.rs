@@ -39,11 +39,48 @@ impl VBoxManage {
     pub fn host_info(&self) -> Result<HostInfo> {
         Ok(HostInfo::parse(&self.ask(["list", "hostinfo"])?))
     }
+
+    /// The host's network interfaces that a machine can be bridged to.
+    pub fn bridged_interfaces(&self) -> Result<Vec<String>> {
+        Ok(values_of(&self.ask(["list", "bridgedifs"])?, "Name"))
+    }
+
+    /// The extension packs that are installed and usable, by name.
+    pub fn extension_packs(&self) -> Result<Vec<String>> {
+        let listed = self.ask(["list", "extpacks"])?;
+        let names = values_of(&listed, "Pack no.").into_iter();
+        let is_usable = values_of(&listed, "Usable");
+        let usable = names.zip(is_usable).filter(|(_, usable)| usable == "true");
+        Ok(usable.map(|(name, _)| name).collect())
+    }
+}
+
+/// The values of `LABEL: VALUE` and `LABEL 0: VALUE`, in order.
+fn values_of(text: &str, label: &str) -> Vec<String> {
+    let value = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        let name = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ');
+        (name == label).then(|| value.trim().to_owned())
+    };
+    text.lines().filter_map(value).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn recorded_lists() {
+        let interfaces = include_str!("../../tests/recorded/7.2.22/bridgedifs.txt");
+        assert_eq!(values_of(interfaces, "Name"), ["eth0", "ifb0", "ifb1"]);
+        let packs = include_str!("../../tests/recorded/7.2.22/extpacks.txt");
+        assert_eq!(values_of(packs, "Pack no."), ["VNC"]);
+        assert_eq!(values_of(packs, "Usable"), ["true"]);
+        assert_eq!(
+            values_of("Extension Packs: 0\n", "Pack no."),
+            Vec::<String>::new()
+        );
+    }
 
     #[test]
     fn recorded_host() {

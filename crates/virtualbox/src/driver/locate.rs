@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::process::Invocation;
+use super::process::{Invocation, Watch};
 use super::{VBoxManage, successful, without_warning};
 use crate::error::{Error, Result};
 use crate::platform::{PROGRAM, USUAL_FOLDERS};
@@ -95,7 +95,10 @@ fn version_of(program: &Path, options: &LocateOptions) -> Result<Version> {
         arguments: vec!["--version".into()],
         secret_variables: options.secret_variables.clone(),
     };
-    let ended = successful(&invocation, invocation.run(options.patience)?)?;
+    let ended = successful(
+        &invocation,
+        invocation.run(&Watch::patient(options.patience))?,
+    )?;
     let answer = without_warning(&ended.stdout);
     Version::parse(&answer).ok_or_else(|| Error::Output {
         command: invocation.to_string(),

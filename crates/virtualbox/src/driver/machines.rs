@@ -78,6 +78,8 @@ pub struct MachineStatus {
     pub session: Option<String>,
     /// The VirtualBox snapshot that its current state is based on.
     pub current_virtualbox_snapshot: Option<VirtualBoxSnapshotId>,
+    /// Its VirtualBox snapshots, parents first.
+    pub virtualbox_snapshots: Vec<ListedVirtualBoxSnapshot>,
 }
 
 impl MachineStatus {
@@ -108,6 +110,7 @@ impl MachineStatus {
                 .iter()
                 .find(|snapshot| snapshot.is_current)
                 .map(|current| current.id),
+            virtualbox_snapshots: snapshots,
         })
     }
 
@@ -123,6 +126,7 @@ impl MachineStatus {
             nvram_file: None,
             session: None,
             current_virtualbox_snapshot: None,
+            virtualbox_snapshots: Vec::new(),
         }
     }
 }
@@ -355,6 +359,7 @@ mod tests {
             ),
             session: None,
             current_virtualbox_snapshot: None,
+            virtualbox_snapshots: [],
         }
         "#);
         let running =

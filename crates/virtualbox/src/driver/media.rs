@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use vrs_progress::Progress;
 
 use super::VBoxManage;
+use super::order::{Order, Standing};
 use crate::error::Result;
 use crate::id::{MachineId, MediumId};
 
@@ -251,22 +252,42 @@ impl VBoxManage {
         medium: MediumId,
         progress: &dyn Progress,
     ) -> Result<()> {
-        if !self.knows_medium(device, medium)? {
+        let arguments = close(device, medium);
+        self.achieve(&Order::new(&arguments), progress, |_| {
+            Ok(match self.medium_of(device, medium)? {
+                None => Standing::Done(()),
+                Some(_) => Standing::Due(format!("VirtualBox still lists medium {medium}")),
+            })
+        })
+    }
+
+    /// Has VirtualBox forget and remove an image that no machine uses and that has no children. One
+    /// that VirtualBox does not know is fine.
+    pub fn delete_medium(
+        &self,
+        device: DeviceType,
+        medium: MediumId,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let Some(known) = self.medium_of(device, medium)? else {
             return Ok(());
-        }
-        let arguments = [
-            "closemedium".to_owned(),
-            device.name().to_owned(),
-            medium.to_string(),
-        ];
-        self.order(&arguments, progress)?;
-        if self.knows_medium(device, medium)? {
-            return Err(self.not_done(
-                &arguments,
-                format!("VirtualBox still lists medium {medium}"),
-            ));
-        }
-        Ok(())
+        };
+        let mut arguments = close(device, medium).to_vec();
+        arguments.push("--delete".to_owned());
+        let order = Order {
+            at_once: true,
+            ..Order::new(&arguments)
+        };
+        let file = known.location;
+        self.achieve(&order, progress, |_| {
+            Ok(if self.medium_of(device, medium)?.is_some() {
+                Standing::Due(format!("VirtualBox still lists medium {medium}"))
+            } else if file.symlink_metadata().is_ok() {
+                Standing::Due(format!("'{}' is still there", file.display()))
+            } else {
+                Standing::Done(())
+            })
+        })
     }
 
     fn media_of(&self, device: DeviceType) -> Result<Vec<Medium>> {
@@ -287,12 +308,18 @@ impl VBoxManage {
         Ok(media)
     }
 
-    fn knows_medium(&self, device: DeviceType, medium: MediumId) -> Result<bool> {
-        Ok(self
-            .media_of(device)?
-            .iter()
-            .any(|known| known.id == medium))
+    fn medium_of(&self, device: DeviceType, medium: MediumId) -> Result<Option<Medium>> {
+        let mut media = self.media_of(device)?.into_iter();
+        Ok(media.find(|known| known.id == medium))
     }
+}
+
+fn close(device: DeviceType, medium: MediumId) -> [String; 3] {
+    [
+        "closemedium".to_owned(),
+        device.name().to_owned(),
+        medium.to_string(),
+    ]
 }
 
 #[cfg(test)]

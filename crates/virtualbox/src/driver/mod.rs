@@ -4,12 +4,14 @@
 //! so, and fails if it is not. Every call ends: a command that shows no sign of life is stopped, as
 //! VirtualBox wants it, and ended only then. Failures that pass by themselves, such as a machine
 //! locked for a moment, are tried again a few times; changes say so through
-//! [`Progress::warn`](vrs_progress::Progress::warn). One command at a time.
+//! [`Progress::note`](vrs_progress::Progress::note). One command at a time.
 //!
 //! Not guaranteed: that nobody else works with VirtualBox at the same time.
 //!
 //! Source of all formats and texts: VirtualBox 7.2.22, whose outputs are in `tests/recorded`.
 
+mod execution;
+mod extra_data;
 mod failure;
 mod host;
 mod image_ids;
@@ -17,8 +19,11 @@ mod locate;
 mod machinereadable;
 mod machines;
 mod media;
+mod order;
 mod power;
 mod process;
+mod settle;
+mod virtualbox_snapshot;
 mod virtualbox_snapshot_list;
 
 use std::ffi::{OsStr, OsString};
@@ -26,9 +31,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use vrs_progress::Progress;
-
-use self::failure::{Failure, claims_error};
+use self::failure::Failure;
 pub use self::host::HostInfo;
 pub use self::image_ids::ImageIds;
 pub use self::locate::LocateOptions;
@@ -36,8 +39,10 @@ pub use self::machinereadable::MachineReadable;
 use self::machinereadable::behind_line;
 pub use self::machines::{MachineStatus, RegisteredMachine};
 pub use self::media::{DeviceType, Medium, MediumKind};
+pub use self::order::SERVICE_ENDS_WITHIN;
 pub use self::power::Frontend;
-use self::process::{Ended, Invocation};
+use self::process::{Ended, Invocation, Watch};
+pub use self::virtualbox_snapshot::TakeVirtualBoxSnapshot;
 pub use self::virtualbox_snapshot_list::{ListedVirtualBoxSnapshot, parse_virtualbox_snapshots};
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform;
@@ -82,7 +87,7 @@ impl VBoxManage {
         let invocation = self.invocation(arguments);
         let mut delays = DELAYS.into_iter();
         loop {
-            let error = match self.run(&invocation) {
+            let error = match self.run(&invocation, &Watch::patient(self.patience)) {
                 Ok(ended) => return Ok(without_warning(&ended.stdout)),
                 Err(error) => error,
             };
@@ -97,37 +102,13 @@ impl VBoxManage {
         }
     }
 
-    /// Has something done. That it worked is for the caller to see.
-    fn order<A: AsRef<OsStr>>(
-        &self,
-        arguments: impl IntoIterator<Item = A>,
-        progress: &dyn Progress,
-    ) -> Result<()> {
-        let invocation = self.invocation(arguments);
-        let mut delays = DELAYS.into_iter();
-        loop {
-            let error = match self.run(&invocation) {
-                Ok(ended) if !claims_error(&ended.stderr) => return Ok(()),
-                Ok(ended) => exit_error(&invocation, &ended),
-                Err(error) => error,
-            };
-            match delays.next() {
-                Some(delay) if is_passing(&error) && !progress.interrupted() => {
-                    progress.warn(&format!("{error}; trying again"));
-                    std::thread::sleep(delay);
-                }
-                _ => return Err(error),
-            }
-        }
-    }
-
-    fn run(&self, invocation: &Invocation) -> Result<Ended> {
+    fn run(&self, invocation: &Invocation, watch: &Watch<'_>) -> Result<Ended> {
         // Whoever panicked with the lock held left nothing half-done in it.
         let _turn = self
             .one_at_a_time
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        successful(invocation, invocation.run(self.patience)?)
+        successful(invocation, invocation.run(watch)?)
     }
 
     fn invocation<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Invocation {
@@ -171,6 +152,11 @@ impl VBoxManage {
 
 /// What a command left behind, if it says that it succeeded.
 fn successful(invocation: &Invocation, ended: Ended) -> Result<Ended> {
+    if ended.was_stopped && !ended.status.success() {
+        return Err(Error::Cancelled {
+            command: invocation.to_string(),
+        });
+    }
     if let Some(signal) = platform::signal_of(ended.status) {
         return Err(Error::Signal {
             command: invocation.to_string(),
@@ -189,7 +175,7 @@ fn exit_error(invocation: &Invocation, ended: &Ended) -> Error {
     let failure = Failure::of(ended);
     Error::Exit {
         command: invocation.to_string(),
-        status: ended.status.to_string(),
+        status: ended.status.to_string().into(),
         code: failure.code,
         message: failure.message,
         stderr: ended.stderr.chars().take(MAX_KEPT_CHARS).collect(),

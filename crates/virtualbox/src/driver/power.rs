@@ -1,17 +1,16 @@
 //! Starting machines and powering them off.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use vrs_progress::Progress;
 
 use super::VBoxManage;
 use super::machines::MachineStatus;
+use super::order::{Order, Standing};
+use super::settle::TIME_TO_SETTLE;
 use crate::error::{Error, Result};
 use crate::id::MachineId;
-
-/// How long VirtualBox may take from the end of a command to the state that it led to. The session
-/// of a machine that was powered off is closed some 50 ms later (measured on 7.2.22).
-const TIME_TO_SETTLE: Duration = Duration::from_secs(5);
+use crate::state::MachineState;
 
 /// Where a started machine shows itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,46 +42,48 @@ impl VBoxManage {
         Err(self.not_done(&arguments, format!("the machine is {}", status.state)))
     }
 
-    /// Takes the power away from the machine, as it is. A machine that is not running is left alone.
-    /// When this returns, its files are at rest and its session is closed.
+    /// Takes the power away from the machine, as it is. A machine that is not running is left alone;
+    /// one on the way to another state is refused: during a live VirtualBox snapshot
+    /// VirtualBox would never come back from it (seen on 7.2.22). When this returns, the machine's
+    /// files are at rest and its session is closed.
     pub fn power_off(&self, id: MachineId, progress: &dyn Progress) -> Result<()> {
-        if is_quiet(&self.machine(id)?) {
-            return Ok(());
-        }
-        let arguments = [
-            "controlvm".to_owned(),
-            id.to_string(),
-            "poweroff".to_owned(),
-        ];
-        match self
-            .order(&arguments, progress)
-            .and_then(|_| self.settled(id))
-        {
-            Ok(status) if is_quiet(&status) => Ok(()),
-            Ok(status) => {
-                self.stop_in_an_emergency(id, &format!("it is still {}", status.state), progress)
-            }
-            // Another may have powered it off just now; and a machine that was paused at the wrong
-            // moment never ends in this way (seen on 7.2.22).
-            Err(error) => self.after_failed_power_off(id, &error, progress),
+        let arguments = ["controlvm", &id.to_string(), "poweroff"].map(ToOwned::to_owned);
+        let outcome = self.achieve(&Order::new(&arguments), progress, |patience| {
+            self.power_standing(id, patience, progress)
+        });
+        match outcome {
+            Err(Error::Unsettled { ref state, .. }) if *state != MachineState::Stopping => outcome,
+            Ok(()) | Err(Error::WrongState { .. }) => outcome,
+            // A machine that was paused at the wrong moment never ends in this way (seen on 7.2.22).
+            Err(error) => self.stop_in_an_emergency(id, &error, progress),
         }
     }
 
-    fn after_failed_power_off(
+    fn power_standing(
         &self,
         id: MachineId,
-        error: &Error,
+        patience: Duration,
         progress: &dyn Progress,
-    ) -> Result<()> {
-        match self.settled(id) {
-            Ok(status) if is_quiet(&status) => {
-                progress.warn(&format!(
-                    "machine {id} is {}, although {error}",
-                    status.state
-                ));
-                Ok(())
+    ) -> Result<Standing<()>> {
+        let mut status = self.awaited(id, is_quiet, |waited| waited < patience, progress)?;
+        if status.state == MachineState::Stopping || status.state.is_at_rest() {
+            status = self.quiet(id, progress)?;
+        }
+        match status.state {
+            _ if is_quiet(&status) => Ok(Standing::Done(())),
+            state if state == MachineState::Stopping || state.is_at_rest() => {
+                Err(Error::Unsettled {
+                    machine: id,
+                    state,
+                    waited: TIME_TO_SETTLE,
+                })
             }
-            _ => self.stop_in_an_emergency(id, &error.to_string(), progress),
+            state if state.is_transitional() => Err(Error::WrongState {
+                operation: "power off",
+                machine: id,
+                state,
+            }),
+            state => Ok(Standing::Due(format!("the machine is still {state}"))),
         }
     }
 
@@ -90,7 +91,7 @@ impl VBoxManage {
     fn stop_in_an_emergency(
         &self,
         id: MachineId,
-        reason: &str,
+        reason: &Error,
         progress: &dyn Progress,
     ) -> Result<()> {
         progress.warn(&format!(
@@ -103,7 +104,7 @@ impl VBoxManage {
             "emergencystop".to_owned(),
         ];
         self.order(&arguments, progress)?;
-        let status = self.settled(id)?;
+        let status = self.quiet(id, progress)?;
         if is_quiet(&status) {
             return Ok(());
         }
@@ -111,15 +112,8 @@ impl VBoxManage {
     }
 
     /// The machine's status once it is quiet, or what it is after a while.
-    fn settled(&self, id: MachineId) -> Result<MachineStatus> {
-        let start = Instant::now();
-        loop {
-            let status = self.machine(id)?;
-            if is_quiet(&status) || start.elapsed() > TIME_TO_SETTLE {
-                return Ok(status);
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+    fn quiet(&self, id: MachineId, progress: &dyn Progress) -> Result<MachineStatus> {
+        self.awaited(id, is_quiet, |waited| waited < TIME_TO_SETTLE, progress)
     }
 }
 

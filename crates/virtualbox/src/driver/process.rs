@@ -2,7 +2,7 @@
 //!
 //! Guarantees: neither a silent command nor one that floods its output nor one whose children keep
 //! its pipes open keeps us for ever. Time counts from the last sign of life, so an operation that
-//! shows progress may take as long as it needs.
+//! shows progress may take as long as it needs; so may one that [`Watch::is_working`] vouches for.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -23,6 +23,10 @@ const MAX_OUTPUT_BYTES: usize = 64 << 20;
 /// VirtualBox snapshot (measured on 7.2.22).
 const TIME_TO_STOP: Duration = Duration::from_secs(5);
 
+/// How long a command that somebody wants stopped gets to clean up. Killing it would not cancel what
+/// VirtualBox is doing for it.
+const TIME_TO_CANCEL: Duration = Duration::from_secs(30);
+
 /// How long the last output of a command that has ended may be on its way to us. A daemon that it
 /// started may keep the pipes open much longer.
 const TIME_TO_DRAIN: Duration = Duration::from_secs(2);
@@ -38,17 +42,44 @@ pub(super) struct Invocation {
     pub(super) secret_variables: Vec<OsString>,
 }
 
+/// What is decided and told while a command runs.
+#[derive(Clone, Copy)]
+pub(super) struct Watch<'a> {
+    /// How long the command may be silent.
+    pub(super) patience: Duration,
+    /// Whether it is to stop; asked every [`TICK`].
+    pub(super) stop: &'a dyn Fn() -> bool,
+    /// Whether its work goes on although it was silent for all that time.
+    pub(super) is_working: &'a dyn Fn() -> bool,
+    /// Told each percentage that it reaches.
+    pub(super) percent: &'a dyn Fn(u8),
+}
+
+impl Watch<'_> {
+    /// Waits, and nothing else.
+    pub(super) const fn patient(patience: Duration) -> Self {
+        Self {
+            patience,
+            stop: &|| false,
+            is_working: &|| false,
+            percent: &|_| {},
+        }
+    }
+}
+
 /// What a command that ended by itself left behind.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) status: ExitStatus,
     pub(super) stdout: String,
     pub(super) stderr: String,
+    /// Whether it was asked to stop before.
+    pub(super) was_stopped: bool,
 }
 
 impl Invocation {
-    /// Runs the command until it ends or was silent for longer than `patience`.
-    pub(super) fn run(&self, patience: Duration) -> Result<Ended> {
+    /// Runs the command until it ends, or until `watch` loses patience with it.
+    pub(super) fn run(&self, watch: &Watch<'_>) -> Result<Ended> {
         let spawn_error = |source| Error::Spawn {
             command: self.to_string(),
             source,
@@ -60,7 +91,7 @@ impl Invocation {
         forward(child.stderr.take(), Stream::Err, &sender).map_err(spawn_error)?;
         drop(sender);
         let mut output = Output::default();
-        let end = output.collect(&mut child, &receiver, patience);
+        let end = output.collect(&mut child, &receiver, watch);
         drop(receiver);
         match end {
             End::Itself(status) => return Ok(output.ended(status)),
@@ -76,7 +107,7 @@ impl Invocation {
         let percent = percent_reached(&String::from_utf8_lossy(&output.err));
         Err(Error::Timeout {
             command,
-            waited: patience,
+            waited: output.patience(watch),
             percent,
         })
     }
@@ -141,18 +172,27 @@ enum End {
 struct Output {
     out: Vec<u8>,
     err: Vec<u8>,
+    percent: Option<u8>,
+    was_stopped: bool,
 }
 
 impl Output {
     /// Gathers output until the command has ended, was silent for too long, or says too much.
-    fn collect(&mut self, child: &mut Child, pieces: &Receiver<Piece>, patience: Duration) -> End {
+    fn collect(&mut self, child: &mut Child, pieces: &Receiver<Piece>, watch: &Watch<'_>) -> End {
         let mut heard = Instant::now();
-        let mut ended = None;
+        let (mut ended, mut idle) = (None, None::<Instant>);
         loop {
+            if !self.was_stopped && ended.is_none() && (watch.stop)() {
+                self.was_stopped = true;
+                heard = Instant::now();
+                platform::interrupt(child);
+            }
             let is_complete = match pieces.recv_timeout(TICK) {
                 Ok(piece) => {
                     heard = Instant::now();
+                    idle = None;
                     self.add(piece);
+                    self.tell_percent(watch);
                     if self.out.len().saturating_add(self.err.len()) > MAX_OUTPUT_BYTES {
                         return End::Flood;
                     }
@@ -177,9 +217,31 @@ impl Output {
                 Some(status) if is_complete || heard.elapsed() > TIME_TO_DRAIN => {
                     return End::Itself(status);
                 }
-                None if heard.elapsed() > patience => return End::Silence,
+                None if heard.elapsed() > self.patience(watch) => match idle {
+                    None if !self.was_stopped && (watch.is_working)() => heard = Instant::now(),
+                    // Its work may have come to an end just now.
+                    None => idle = Some(Instant::now()),
+                    Some(since) if since.elapsed() > TIME_TO_DRAIN => return End::Silence,
+                    Some(_) => {}
+                },
                 _ => {}
             }
+        }
+    }
+
+    fn patience(&self, watch: &Watch<'_>) -> Duration {
+        if self.was_stopped {
+            TIME_TO_CANCEL.min(watch.patience)
+        } else {
+            watch.patience
+        }
+    }
+
+    fn tell_percent(&mut self, watch: &Watch<'_>) {
+        let percent = percent_reached(&String::from_utf8_lossy(&self.err));
+        if let Some(reached) = percent.filter(|_| percent > self.percent) {
+            self.percent = percent;
+            (watch.percent)(reached);
         }
     }
 
@@ -195,6 +257,7 @@ impl Output {
             status,
             stdout: text(&self.out),
             stderr: text(&self.err),
+            was_stopped: self.was_stopped,
         }
     }
 }
@@ -275,7 +338,7 @@ mod tests {
     #[test]
     fn gives_output_and_status() {
         let ended = shell("echo out; echo err >&2; printf '%s' \"$LC_ALL\"; exit 3")
-            .run(TIME_TO_STOP)
+            .run(&Watch::patient(TIME_TO_STOP))
             .unwrap();
         assert_eq!(
             (
@@ -293,9 +356,11 @@ mod tests {
         let marker = tempfile::NamedTempFile::new().unwrap();
         let path = marker.path().display();
         let script = format!(
-            "trap 'echo stopped > {path}; exit 1' INT; echo 0%...40%... >&2; while :; do sleep 0.01; done"
+            "trap 'echo stopped > {path}; exit 1' INT; echo 0%...40%... >&2; while :; do :; done"
         );
-        let error = shell(&script).run(Duration::from_millis(200)).unwrap_err();
+        let error = shell(&script)
+            .run(&Watch::patient(Duration::from_millis(200)))
+            .unwrap_err();
         assert!(
             matches!(
                 error,
@@ -313,7 +378,9 @@ mod tests {
     #[test]
     fn a_command_that_shows_progress_is_left_alone() {
         let script = "for i in 1 2 3 4 5 6; do printf '%s0%%...' $i >&2; sleep 0.2; done";
-        let ended = shell(script).run(Duration::from_millis(600)).unwrap();
+        let ended = shell(script)
+            .run(&Watch::patient(Duration::from_millis(600)))
+            .unwrap();
         assert_eq!(percent_reached(&ended.stderr), Some(60));
     }
 
@@ -321,7 +388,7 @@ mod tests {
     fn a_daemon_that_keeps_the_pipes_does_not_keep_us() {
         let start = Instant::now();
         let ended = shell("sleep 30 & echo $!")
-            .run(Duration::from_secs(10))
+            .run(&Watch::patient(Duration::from_secs(10)))
             .unwrap();
         assert!(start.elapsed() < Duration::from_secs(5));
         let daemon: i32 = ended.stdout.trim().parse().unwrap();
@@ -335,14 +402,16 @@ mod tests {
     #[test]
     fn last_words_are_heard() {
         let ended = shell("(sleep 0.3; echo late) & exit 0")
-            .run(TIME_TO_STOP)
+            .run(&Watch::patient(TIME_TO_STOP))
             .unwrap();
         assert_eq!(ended.stdout, "late\n");
     }
 
     #[test]
     fn endless_output_is_an_error() {
-        let error = shell("yes").run(Duration::from_secs(20)).unwrap_err();
+        let error = shell("yes")
+            .run(&Watch::patient(Duration::from_secs(20)))
+            .unwrap_err();
         assert!(
             matches!(error, Error::Timeout { .. } | Error::Output { .. }),
             "{error:?}"

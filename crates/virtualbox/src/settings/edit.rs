@@ -122,6 +122,22 @@ impl<'a> SettingsEdit<'a> {
         })
     }
 
+    /// Takes a medium out of every drive that holds it, now and at every VirtualBox snapshot, and hard
+    /// disk drives with it.
+    pub fn detach_medium(&mut self, medium: MediumId) -> Result<()> {
+        self.change(|text, machine, splices| {
+            let holds = |device: &Node<'_, '_>| {
+                child(*device, "Image")
+                    .and_then(|image| image.attribute("uuid"))
+                    .is_some_and(|id| id.parse() == Ok(medium))
+            };
+            for device in descendants(machine, "AttachedDevice").filter(holds) {
+                splices.replace(with_white_space_before(text, device.range()), "");
+            }
+            Ok(())
+        })
+    }
+
     /// Takes a hard disk and all differencing images on it out of the media registry.
     pub fn remove_medium(&mut self, medium: MediumId) -> Result<()> {
         self.change(|text, machine, splices| {

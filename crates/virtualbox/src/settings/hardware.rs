@@ -50,6 +50,8 @@ pub struct NetworkAdapter {
     pub mac_address: Option<String>,
     /// What it is connected to, by VirtualBox's name, such as `NAT` or `BridgedInterface`.
     pub attached_to: Option<String>,
+    /// The host's interface that it is bridged to.
+    pub bridged_to: Option<String>,
 }
 
 /// A folder of the host that the guest sees.
@@ -61,9 +63,14 @@ pub struct SharedFolder {
     pub host_path: String,
 }
 
+const PORTABILITY_LEVEL: &str = "CpuIdPortabilityLevel";
+const BRIDGED: &str = "BridgedInterface";
+
 /// The devices of a machine, now or at a VirtualBox snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hardware {
+    /// Type of the firmware, such as `EFI`; `None` for a BIOS.
+    pub firmware: Option<String>,
     /// The id that the guest sees in its firmware, where it differs from the machine's own.
     pub uuid: Option<Uuid>,
     /// What is attached to the storage controllers.
@@ -76,8 +83,18 @@ pub struct Hardware {
     pub usb_filters: Vec<String>,
     /// Where the nvram is, if it is not at its usual place.
     pub nvram: Option<String>,
+    /// How much RAM the guest has.
+    pub ram_bytes: Option<u64>,
+    /// How much RAM its graphics adapter has, where that is not VirtualBox's default.
+    pub video_ram_bytes: Option<u64>,
     /// Type of the TPM, such as `v2_0`; `None` if there is none.
     pub tpm: Option<String>,
+    /// Which processor the guest sees; `None` for the host's.
+    pub cpu_profile: Option<String>,
+    /// How many features of the host's processor are hidden from the guest: 0 for none, up to 3.
+    pub cpuid_portability_level: u32,
+    /// Whether others can see its screen over the network.
+    pub has_remote_display: bool,
 }
 
 impl Hardware {
@@ -91,6 +108,9 @@ impl Hardware {
         let Some(hardware) = child(owner, "Hardware") else {
             return Ok(found);
         };
+        found.firmware = child(hardware, "Firmware")
+            .and_then(|firmware| text(firmware, "type"))
+            .filter(|firmware| firmware != "BIOS");
         found.uuid = hardware
             .attribute("uuid")
             .map(|_| required::<MediumId>(hardware, "uuid", "UUID"))
@@ -108,11 +128,33 @@ impl Hardware {
             .filter_map(|filter| text(filter, "name"))
             .collect();
         found.nvram = descendants(hardware, "NVRAM").find_map(|nvram| text(nvram, "path"));
+        found.ram_bytes = mebibytes(hardware, "Memory", "RAMSize")?;
+        found.video_ram_bytes = mebibytes(hardware, "Display", "VRAMSize")?;
         found.tpm = descendants(hardware, "TrustedPlatformModule")
             .find_map(|tpm| text(tpm, "type"))
             .filter(|tpm| tpm != "None");
+        let cpu = child(hardware, "CPU");
+        found.cpu_profile = cpu
+            .and_then(|cpu| text(cpu, "CpuProfile"))
+            .filter(|profile| profile != "host");
+        found.cpuid_portability_level = cpu
+            .filter(|cpu| cpu.has_attribute(PORTABILITY_LEVEL))
+            .map(|cpu| required(cpu, PORTABILITY_LEVEL, "number"))
+            .transpose()?
+            .unwrap_or_default();
+        found.has_remote_display =
+            child(hardware, "RemoteDisplay").is_some_and(|display| flag(display, "enabled"));
         Ok(found)
     }
+}
+
+/// `<Memory RAMSize="2048"/>`, in MiB.
+fn mebibytes(hardware: Node<'_, '_>, element: &str, attribute: &str) -> Result<Option<u64>> {
+    let size = child(hardware, element).filter(|size| size.has_attribute(attribute));
+    let mebibytes: Option<u64> = size
+        .map(|size| required(size, attribute, "number"))
+        .transpose()?;
+    Ok(mebibytes.and_then(|mebibytes| mebibytes.checked_mul(1 << 20)))
 }
 
 fn text(node: Node<'_, '_>, attribute: &str) -> Option<String> {
@@ -163,6 +205,7 @@ fn network_adapter(node: Node<'_, '_>) -> Result<NetworkAdapter> {
         attached_to: names
             .find(|name| !DETAILS.contains(name))
             .map(ToOwned::to_owned),
+        bridged_to: child(node, BRIDGED).and_then(|bridge| text(bridge, "name")),
     })
 }
 

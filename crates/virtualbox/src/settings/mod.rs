@@ -17,6 +17,7 @@ mod splice;
 mod tree;
 mod virtualbox_snapshot;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -68,6 +69,9 @@ pub struct MachineSettings {
     pub floppy_images: Vec<RemovableImage>,
     /// Its devices now.
     pub hardware: Hardware,
+    /// Its extra data: options of VirtualBox that have no other place. VirtualBox writes the file
+    /// whenever an item changes.
+    pub extra_data: BTreeMap<String, String>,
     /// Name of the settings file without its extension, which names the nvram by default.
     file_stem: String,
 }
@@ -118,6 +122,7 @@ impl MachineSettings {
             dvd_images: registry.dvd_images,
             floppy_images: registry.floppy_images,
             hardware: Hardware::parse(machine)?,
+            extra_data: extra_data(machine),
             file_stem: file
                 .file_stem()
                 .unwrap_or_default()
@@ -155,6 +160,13 @@ impl MachineSettings {
             .virtualbox_snapshots()
             .flat_map(|snapshot| &snapshot.hardware.attachments);
         self.hardware.attachments.iter().chain(of_snapshots)
+    }
+
+    /// Whether a hard disk is attached nowhere, now or at any VirtualBox snapshot, and no other one is
+    /// based on it.
+    pub fn is_unused(&self, disk: &HardDisk) -> bool {
+        let mut attached = self.all_attachments();
+        disk.children.is_empty() && !attached.any(|attachment| attachment.medium == Some(disk.id))
     }
 
     /// Locations of all saved states, as written.
@@ -205,6 +217,18 @@ fn groups(machine: Node<'_, '_>) -> Vec<String> {
     groups
         .filter_map(|group| group.attribute("name"))
         .map(ToOwned::to_owned)
+        .collect()
+}
+
+fn extra_data(machine: Node<'_, '_>) -> BTreeMap<String, String> {
+    let items = child(machine, "ExtraData")
+        .into_iter()
+        .flat_map(|list| children(list, "ExtraDataItem"));
+    items
+        .filter_map(|item| {
+            let (name, value) = (item.attribute("name")?, item.attribute("value")?);
+            Some((name.to_owned(), value.to_owned()))
+        })
         .collect()
 }
 

@@ -1,0 +1,125 @@
+//! Repositories that are not on this computer, with the real servers.
+
+use std::process::Command;
+
+use rstest::rstest;
+use vrs_testkit::{ServerKind, StorageServer};
+
+use crate::environment::{Environment, MIB, settings};
+
+fn on(server: &StorageServer, mut command: Command) -> Command {
+    command
+        .env("VRS_REPOSITORY", server.location("repo"))
+        .envs(server.environment());
+    if server.certificate().exists() {
+        command.arg("--cacert").arg(server.certificate());
+    }
+    command
+}
+
+#[rstest]
+fn a_machine_comes_back_from_another_computer(
+    #[values(
+        ServerKind::Sshd,
+        ServerKind::RcloneRest,
+        ServerKind::Moto,
+        ServerKind::MotoOverTls,
+        ServerKind::RcloneClient
+    )]
+    kind: ServerKind,
+) {
+    let (server, environment) = (StorageServer::start(kind), Environment::new());
+    let run = |arguments: &[&str]| {
+        let run = environment.finish(on(&server, environment.command(arguments)));
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{arguments:?}");
+        run.stdout
+    };
+    let mut machine = environment.machine("web", 3 * MIB);
+    let disk = machine.guest_bytes(0);
+    let location = server.location("repo");
+    let made = run(&["init"]);
+    assert!(made.contains(&location), "{made} {location}");
+    run(&["take", &settings(&machine), "--limit-upload", "100000"]);
+    machine.fill(0, 0, MIB, 99);
+    assert!(run(&["list"]).ends_with("\n1 snapshot\n"));
+    run(&[
+        "restore",
+        "web@latest",
+        "--yes",
+        "--limit-download",
+        "100000",
+    ]);
+    assert_eq!(machine.guest_bytes(0), disk);
+    let check = run(&["check", "--read-data"]);
+    assert!(
+        check.ends_with("no damage found; 1 snapshot can be restored\n"),
+        "{check}"
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_server_is_told_without_secrets() {
+    let environment = Environment::new();
+    let mut server = StorageServer::start(ServerKind::RcloneRest);
+    let failure = |server: &StorageServer, password: &str| {
+        let mut command = on(server, environment.command(&["list"]));
+        command.env("RESTIC_REST_PASSWORD", password);
+        let text = environment.finish(command).failure();
+        assert!(!text.contains("hunter2"), "{text}");
+        text.replace(&server.port().to_string(), "PORT")
+    };
+    insta::assert_snapshot!(failure(&server, "rest secret"), @r"
+    1
+    error: rest:http://127.0.0.1:PORT/repo/ is not a repository: it holds no 'config'; check the location, or create a repository with 'vrs init'
+    ");
+    insta::assert_snapshot!(failure(&server, "hunter2"), @r"
+    1
+    error: the server of the repository at rest:http://127.0.0.1:PORT/repo/ refused the login; check user, key or password of the storage, and the clock
+      caused by: the server answered with status 401
+    ");
+    server.stop();
+    insta::assert_snapshot!(failure(&server, "rest secret"), @r"
+    1
+    error: cannot reach the repository at rest:http://127.0.0.1:PORT/repo/; check the address, the network and that its server runs, then try again: what was stored so far will be reused
+      caused by: Connection refused (os error 111)
+    ");
+}
+
+#[test]
+fn programs_that_are_missing_are_told() {
+    let environment = Environment::new();
+    let failure = |location: &str| {
+        let mut command = environment.command(&["list"]);
+        command
+            .env("VRS_REPOSITORY", location)
+            .env("PATH", "/nowhere");
+        environment.finish(command).failure()
+    };
+    insta::assert_snapshot!(failure("sftp:me@127.0.0.1:/srv"), @r"
+    1
+    error: the repository at sftp:me@127.0.0.1:/srv needs a program that could not be started; install it, or say where it is
+      caused by: cannot start ssh: No such file or directory (os error 2)
+    ");
+    insta::assert_snapshot!(failure("rclone:remote:path"), @r"
+    1
+    error: the repository at rclone:remote:path needs a program that could not be started; install it, or say where it is
+      caused by: cannot start rclone: No such file or directory (os error 2)
+    ");
+}
+
+#[test]
+fn a_location_in_the_config_file_may_be_elsewhere() {
+    let (server, environment) = (StorageServer::start(ServerKind::Sshd), Environment::new());
+    let ssh = server.ssh().join(" ");
+    let config = format!(
+        "ssh_command = \"{ssh}\"\ndefault_repository = \"nas\"\n[repositories.nas]\nlocation = \"{}\"\n",
+        server.location("repo")
+    );
+    environment.write(&environment.config_file(), &config);
+    for arguments in [["init"], ["list"]] {
+        let mut command = environment.bare_command(&arguments);
+        command.env("VRS_PASSWORD", "p");
+        let run = environment.finish(command);
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{}", run.stdout);
+    }
+}

@@ -1,0 +1,307 @@
+//! Somebody dies while a running machine is taken: vrs, `VBoxManage`, the machine's own process or
+//! VirtualBox's daemon; or a disk is full. `vrs recover` puts everything right.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use vrs_testkit::{Rig, RigMachine};
+
+use crate::online::{counting, goes_on, is_clean};
+use crate::vrs::Vrs;
+
+const MODES: [&str; 3] = ["--memory", "--disks-only", "--savestate"];
+
+/// The processes of `program` that work for the machine.
+fn processes(program: &str, machine: &RigMachine<'_>) -> Vec<String> {
+    let id = machine.id().to_string();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let numbers = processes.filter_map(|process| {
+        let command = fs::read(process.path().join("cmdline")).ok()?;
+        let command = String::from_utf8_lossy(&command).into_owned();
+        let is_it = command.contains(program) && command.contains(&id);
+        is_it.then(|| process.file_name().into_string().unwrap())
+    });
+    numbers.collect()
+}
+
+/// Waits until there are such processes, or there are none; whether `child` is still running then.
+fn wait_for(program: &str, is_there: bool, machine: &RigMachine<'_>, child: &mut Child) -> bool {
+    while child.try_wait().unwrap().is_none() {
+        if processes(program, machine).is_empty() != is_there {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    false
+}
+
+/// Kills such a process as soon as there is one, or gives up when `child` has ended.
+fn kill_when_there(program: &str, machine: &RigMachine<'_>, child: &mut Child) {
+    if wait_for(program, true, machine, child) {
+        Command::new("kill")
+            .arg("-KILL")
+            .args(processes(program, machine))
+            .status()
+            .unwrap();
+    }
+}
+
+/// Kills vrs at so many moments of a take, in turn in every mode.
+fn kill_vrs(rounds: u32) {
+    let rig = Rig::start();
+    let machine = counting(&rig, "web");
+    let vrs = Vrs::new(&rig);
+    let id = machine.id().to_string();
+    let time = |mode: &str| {
+        let start = Instant::now();
+        vrs.run(["take", &id, mode]);
+        start.elapsed()
+    };
+    let whole = MODES.map(time);
+    for round in 0..rounds {
+        let at = round as usize % MODES.len();
+        let mut take = vrs.command(["take", &id, MODES[at]]).spawn().unwrap();
+        thread::sleep(whole[at] * round / rounds);
+        let _ = take.kill();
+        take.wait().unwrap();
+        vrs.run(["recover"]);
+        goes_on(&machine, &format!("round {round}, {}", MODES[at]));
+    }
+    vrs.run(["check", "--read-data"]);
+    vrs.run(["take", &id]);
+}
+
+#[test]
+#[ignore = "needs the VirtualBox rig; scripts/test runs it"]
+fn a_killed_vrs_leaves_nothing_that_recover_does_not_mend() {
+    kill_vrs(12);
+}
+
+#[test]
+#[ignore = "long; scripts/test --soak runs it"]
+fn soak_a_killed_vrs_leaves_nothing_that_recover_does_not_mend() {
+    kill_vrs(100);
+}
+
+#[test]
+#[ignore = "needs the VirtualBox rig; scripts/test runs it"]
+fn a_killed_vboxmanage_is_survived() {
+    let rig = Rig::start();
+    let machine = counting(&rig, "web");
+    let vrs = Vrs::new(&rig);
+    let id = machine.id().to_string();
+    for (mode, program) in [
+        ("--memory", "snapshot\0"),
+        ("--disks-only", "snapshot\0"),
+        ("--savestate", "controlvm\0"),
+    ] {
+        let mut take = vrs.command(["take", &id, mode]).spawn().unwrap();
+        kill_when_there(program, &machine, &mut take);
+        take.wait().unwrap();
+        vrs.output(["recover"]);
+        goes_on(&machine, mode);
+    }
+    vrs.run(["check"]);
+}
+
+/// A machine whose process died so long after the call began is aborted, its disks are whole, and
+/// nothing is left of the capture: not even what shows only when VirtualBox reads its files again.
+fn dies_in_between(verb: &str, delay_ms: u64) {
+    let rig = Rig::start();
+    let machine = counting(&rig, "web");
+    let vrs = Vrs::new(&rig);
+    let id = machine.id().to_string();
+    let mut take = vrs.command(["take", &id]).spawn().unwrap();
+    let call = format!("snapshot\0{id}\0{verb}");
+    wait_for(&call, true, &machine, &mut take);
+    thread::sleep(Duration::from_millis(delay_ms));
+    kill_when_there("VBoxHeadless", &machine, &mut take);
+    take.wait().unwrap();
+    let recovered = vrs.output(["recover"]);
+    rig.reread();
+    if !recovered.status.success() {
+        let told = String::from_utf8_lossy(&recovered.stderr);
+        assert_eq!(recovered.status.code(), Some(4), "{told}");
+        assert!(told.contains("end every program that uses it"), "{told}");
+        vrs.run(["recover"]);
+    }
+    assert_eq!(machine.state(), "aborted");
+    let settings = fs::read_to_string(machine.settings_path()).unwrap();
+    assert_eq!(settings.matches("<HardDisk ").count(), 2, "{settings}");
+    is_clean(&machine, verb);
+    machine.last_round().unwrap();
+    machine.start_counting();
+    goes_on(&machine, verb);
+    vrs.run(["take", &id]);
+    goes_on(&machine, verb);
+    vrs.run(["check"]);
+}
+
+#[test]
+#[ignore = "needs the VirtualBox rig; scripts/test runs it"]
+fn a_machine_that_dies_while_it_is_frozen_is_whole() {
+    dies_in_between("take", 0);
+}
+
+/// VirtualBox keeps the new images then, and cannot open the machine when it is started the next time.
+#[test]
+#[ignore = "needs the VirtualBox rig; scripts/test runs it"]
+fn a_machine_that_dies_with_new_images_is_whole() {
+    for delay_ms in [40, 60, 80] {
+        dies_in_between("take", delay_ms);
+    }
+}
+
+#[test]
+#[ignore = "needs the VirtualBox rig; scripts/test runs it"]
+fn a_machine_that_dies_while_it_is_merged_is_whole() {
+    dies_in_between("delete", 0);
+}
+
+#[test]
+#[ignore = "needs the VirtualBox rig; scripts/test runs it"]
+fn a_full_disk_is_noticed_and_hurts_nobody() {
+    let rig = Rig::start();
+    let machine = RigMachine::storm_guest(&rig, "storm");
+    let folder = rig.tiny_disk(100 << 20);
+    machine.modify(&["--snapshotfolder", folder.path().to_str().unwrap()]);
+    machine.start_counting();
+    let vrs = Vrs::new(&rig);
+    let id = machine.id().to_string();
+    let refused = vrs.fail(1, ["take", &id]);
+    assert!(refused.contains("free-space"), "{refused}");
+    assert!(machine.is_alive());
+    // The user insists. There is no room for the memory.
+    vrs.output(["take", &id, "--force", "free-space"]);
+    vrs.output(["recover"]);
+    assert!(machine.is_alive(), "{}", machine.state());
+    let snapshots = machine.virtualbox_snapshots();
+    assert!(snapshots.contains("does not have any"), "{snapshots}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// A lock of the file system on the machine's settings, until it is dropped.
+struct Immutable<'a>(&'a Path);
+
+impl<'a> Immutable<'a> {
+    fn new(file: &'a Path) -> Self {
+        change_attribute("+i", file);
+        Self(file)
+    }
+}
+
+impl Drop for Immutable<'_> {
+    fn drop(&mut self) {
+        change_attribute("-i", self.0);
+    }
+}
+
+fn change_attribute(change: &str, file: &Path) {
+    let changed = Command::new("chattr").arg(change).arg(file).status();
+    assert!(
+        changed.unwrap().success(),
+        "chattr {change} {}",
+        file.display()
+    );
+}
+
+/// VirtualBox saves the memory then, and fails to write where. What its settings do not name is
+/// needed all the same.
+#[test]
+#[ignore = "needs the VirtualBox rig; scripts/test runs it"]
+fn a_saved_state_that_the_settings_do_not_name_is_kept() {
+    let rig = Rig::start();
+    let machine = counting(&rig, "web");
+    let vrs = Vrs::new(&rig);
+    let id = machine.id().to_string();
+    let locked = Immutable::new(machine.settings_path());
+    let refused = vrs.fail(1, ["take", &id, "--savestate"]);
+    assert!(refused.contains("was not written"), "{refused}");
+    drop(locked);
+    vrs.run(["recover"]);
+    goes_on(&machine, "let go");
+    assert_eq!(machine.counts().unwrap().starts, 0, "it was resumed");
+}
+
+/// Starts a take and returns once the files of the machine are frozen.
+fn frozen_take(vrs: &Vrs<'_>, machine: &RigMachine<'_>) -> Child {
+    let id = machine.id().to_string();
+    let mut take = vrs.command(["take", &id]).spawn().unwrap();
+    let call = format!("snapshot\0{id}\0take");
+    let is_seen = wait_for(&call, true, machine, &mut take);
+    assert!(
+        is_seen && wait_for(&call, false, machine, &mut take),
+        "the take ended before anybody saw it freeze the machine"
+    );
+    take
+}
+
+#[test]
+#[ignore = "needs the VirtualBox rig; scripts/test runs it"]
+fn a_disk_that_is_full_when_images_are_merged_only_delays_that() {
+    let rig = Rig::start();
+    let machine = RigMachine::storm_guest(&rig, "storm");
+    let disk = rig.tiny_disk(600 << 20);
+    let base = machine.base_image(1);
+    let move_to = disk.path().to_str().unwrap();
+    rig.run([
+        "modifymedium",
+        "disk",
+        base.to_str().unwrap(),
+        "--move",
+        move_to,
+    ]);
+    machine.start_counting();
+    machine.wait_for_rounds(2);
+    let vrs = Vrs::new(&rig);
+    let mut take = frozen_take(&vrs, &machine);
+    let filler = disk.path().join("filler");
+    let full = io::copy(&mut io::repeat(0), &mut fs::File::create(&filler).unwrap());
+    assert_eq!(full.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(take.wait().unwrap().code(), Some(4));
+    assert!(machine.is_alive(), "{}", machine.state());
+    let refused = vrs.fail(1, ["recover"]);
+    assert!(
+        refused.contains("Not enough free storage space"),
+        "{refused}"
+    );
+    fs::remove_file(filler).unwrap();
+    vrs.run(["recover"]);
+    goes_on(&machine, "there is room again");
+    vrs.run(["check"]);
+}
+
+/// The next service knows nothing of the machine's process, which ends by itself after a while.
+#[test]
+#[ignore = "needs the VirtualBox rig; scripts/test runs it"]
+fn a_killed_service_of_virtualbox_is_survived() {
+    let rig = Rig::start();
+    let machine = RigMachine::storm_guest(&rig, "storm");
+    machine.start_counting();
+    machine.wait_for_rounds(2);
+    let vrs = Vrs::new(&rig);
+    let mut take = frozen_take(&vrs, &machine);
+    rig.kill_daemon();
+    let code = take.wait().unwrap().code();
+    // Told is either that the machine does not run any more, or that it is not free yet.
+    assert!(code == Some(3) || code == Some(4), "{code:?}");
+    rig.reread();
+    wait_until_ended(&machine);
+    vrs.run(["recover"]);
+    is_clean(&machine, "killed service");
+    machine.start_counting();
+    goes_on(&machine, "killed service");
+    vrs.run(["check"]);
+}
+
+fn wait_until_ended(machine: &RigMachine<'_>) {
+    let begun = Instant::now();
+    while !processes("VBoxHeadless", machine).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it goes on");
+        thread::sleep(Duration::from_millis(100));
+    }
+}

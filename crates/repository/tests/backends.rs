@@ -1,0 +1,456 @@
+//! The verbs of a repository on every kind of storage, with the real servers.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+#![allow(clippy::arithmetic_side_effects, missing_docs)]
+
+mod common;
+
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::*;
+use jiff::SignedDuration;
+use rstest::rstest;
+use vrs_progress::{Counter, NoProgress, Phase, Progress};
+use vrs_repository::store::{Chunking, FileSource, PruneOptions};
+use vrs_repository::{
+    ErrorKind, InitOptions, Location, OpenOptions, Password, ResticRepository, Result,
+    SnapshotStore,
+};
+use vrs_testkit::{Proxy, ServerKind, StorageServer};
+
+const NAME: &str = "repo";
+const SIZE: usize = 600_000;
+const LARGE_GRID: Chunking = Chunking::Grid {
+    chunk_bytes: 128 << 10,
+    phase_bytes: 0,
+};
+const LATENCY: Duration = Duration::from_millis(50);
+
+fn options(server: &StorageServer) -> OpenOptions {
+    let mut options = small_packs();
+    options.access = access(server);
+    options
+}
+
+fn location(server: &StorageServer) -> Location {
+    Location::parse(&server.location(NAME)).unwrap()
+}
+
+fn init(server: &StorageServer) -> Result<()> {
+    let mut options = InitOptions::default();
+    options.access = access(server);
+    ResticRepository::init(&location(server), &password(), &options)
+}
+
+fn open(server: &StorageServer) -> ResticRepository {
+    ResticRepository::open(&location(server), &password(), &options(server)).unwrap()
+}
+
+/// A running server with an empty repository.
+fn served(kind: ServerKind) -> StorageServer {
+    let server = StorageServer::start(kind);
+    init(&server).unwrap();
+    server
+}
+
+/// Stock restic: whether it succeeded, and all it said.
+fn restic(server: &StorageServer, arguments: &[&str]) -> (bool, String) {
+    let output = server
+        .restic(NAME)
+        .args(arguments)
+        .env("RESTIC_PASSWORD", PASSWORD)
+        .output()
+        .expect("these tests need stock restic: apt-get install restic");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text)
+}
+
+/// A folder with a disk in it.
+struct Machine {
+    folder: tempfile::TempDir,
+    size: usize,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self::of_size(SIZE)
+    }
+
+    fn of_size(size: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("disk"), noise(1, size)).unwrap();
+        Self { folder, size }
+    }
+
+    fn source(&self) -> FileSource {
+        source("disk", &self.folder.path().join("disk"), GRID)
+    }
+
+    /// Restores a snapshot elsewhere and compares.
+    fn assert_comes_back(&self, repository: &ResticRepository, taken: &Taken) {
+        let out = self.folder.path().join("out");
+        restore(repository, &request(taken.id, &[("disk", &out)]));
+        assert!(std::fs::read(&out).unwrap() == noise(1, self.size));
+        std::fs::remove_file(out).unwrap();
+    }
+
+    /// Deletes a snapshot with a disk of its own and prunes, without any patience.
+    fn assert_gives_space_back(&self, server: &StorageServer) {
+        let mut options = options(server);
+        (options.grace, options.upload_time) = (SignedDuration::ZERO, SignedDuration::ZERO);
+        let repository = ResticRepository::open(&location(server), &password(), &options).unwrap();
+        let other = self.folder.path().join("other");
+        std::fs::write(&other, noise(2, SIZE)).unwrap();
+        let gone = take(&repository, &[source("other", &other, GRID)]);
+        repository.delete(&[gone.id], &NoProgress).unwrap();
+        let prune = || {
+            let options = PruneOptions::default();
+            repository.prune(&options, &NoProgress).unwrap()
+        };
+        let (marked, freed) = (prune().marked_bytes, prune().freed_bytes);
+        assert!(marked >= SIZE as u64 && freed == marked, "{marked} {freed}");
+    }
+}
+
+#[rstest]
+fn every_verb_works(
+    #[values(
+        ServerKind::Sshd,
+        ServerKind::RcloneSftp,
+        ServerKind::RcloneRest,
+        ServerKind::Moto,
+        ServerKind::MotoOverTls,
+        ServerKind::RcloneClient
+    )]
+    kind: ServerKind,
+) {
+    let server = StorageServer::start(kind);
+    let absent = ResticRepository::open(&location(&server), &password(), &options(&server));
+    let absent = absent.unwrap_err().kind();
+    assert!(
+        matches!(absent, ErrorKind::NotFound | ErrorKind::NotARepository),
+        "{absent:?}"
+    );
+    init(&server).unwrap();
+    assert_eq!(init(&server).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    let (repository, machine) = (open(&server), Machine::new());
+
+    let first = take(&repository, &[machine.source()]);
+    assert_eq!(first.files[0].new_chunks, 148);
+    let unchanged = take(&repository, &[machine.source()]);
+    assert_eq!(
+        unchanged.stats.objects,
+        [("index", 0), ("pack", 0), ("snapshot", 1)].into()
+    );
+    let listed = |repository: &ResticRepository| {
+        let list = repository.snapshots().unwrap();
+        assert_eq!(list.unreadable, Vec::<String>::new());
+        list.snapshots.len()
+    };
+    assert_eq!(listed(&open(&server)), 2);
+    machine.assert_comes_back(&open(&server), &first);
+    repository.delete(&[first.id], &NoProgress).unwrap();
+    assert_eq!(listed(&repository), 1);
+    machine.assert_gives_space_back(&server);
+    machine.assert_comes_back(&repository, &unchanged);
+    let report = check(&repository);
+    assert_eq!((report.errors, report.warnings), (Vec::new(), Vec::new()));
+    // Debian's restic trusts no certificate of ours without an option of its own.
+    if kind != ServerKind::MotoOverTls && kind != ServerKind::RcloneClient {
+        let (sound, text) = restic(&server, &["check", "--read-data"]);
+        assert!(sound, "{text}");
+    }
+}
+
+#[rstest]
+fn stock_restic_sees_our_lock_and_we_see_its(
+    #[values(
+        ServerKind::Sshd,
+        ServerKind::RcloneSftp,
+        ServerKind::RcloneRest,
+        ServerKind::Moto
+    )]
+    kind: ServerKind,
+) {
+    let (server, machine) = (served(kind), Machine::new());
+    let repository = open(&server);
+    let mut ingest = repository.ingest(&NoProgress).unwrap();
+    ingest.file(&machine.source()).unwrap();
+    let (pruned, text) = restic(&server, &["prune"]);
+    assert!(!pruned && text.contains("already locked"), "{text}");
+    ingest.commit(&label()).unwrap();
+    let (_, locks) = restic(&server, &["--no-lock", "list", "locks"]);
+    assert_eq!(
+        locks.lines().filter(|line| line.len() == 64).count(),
+        0,
+        "{locks}"
+    );
+    let (pruned, text) = restic(&server, &["prune"]);
+    assert!(pruned, "{text}");
+    assert_eq!(check(&repository).errors, Vec::<String>::new());
+
+    let slow_check = || {
+        server
+            .restic(NAME)
+            .args(["check", "--read-data", "--limit-download", "1"])
+            .env("RESTIC_PASSWORD", PASSWORD)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut holder = slow_check();
+    let refused = loop {
+        // It ends early when it meets the lock of one of the attempts below.
+        if holder.try_wait().unwrap().is_some() {
+            holder = slow_check();
+        }
+        match repository.ingest(&NoProgress).map(|_| ()) {
+            Ok(()) => std::thread::sleep(Duration::from_millis(500)),
+            Err(error) => break error,
+        }
+    };
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::Busy, "{refused}");
+    take(&repository, &[machine.source()]);
+}
+
+/// Asks to stop after some packs.
+struct StopsAfter(AtomicUsize);
+
+impl Progress for StopsAfter {
+    fn phase(&self, _: Phase) {}
+    fn add(&self, _: Counter, _: u64) {}
+    fn warn(&self, _: &str) {}
+
+    fn step(&self, step: &'static str) {
+        if step == "write pack" {
+            let left = self.0.load(Ordering::SeqCst).saturating_sub(1);
+            self.0.store(left, Ordering::SeqCst);
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == 0
+    }
+}
+
+#[rstest]
+fn an_interrupted_take_is_continued(
+    #[values(
+        ServerKind::Sshd,
+        ServerKind::RcloneSftp,
+        ServerKind::RcloneRest,
+        ServerKind::Moto,
+        ServerKind::RcloneClient
+    )]
+    kind: ServerKind,
+) {
+    let (server, machine) = (served(kind), Machine::new());
+    let stops = StopsAfter(AtomicUsize::new(4));
+    let error = take_with(&open(&server), &[machine.source()], &stops)
+        .map(|_| ())
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Interrupted, "{error}");
+    let repository = open(&server);
+    assert!(repository.snapshots().unwrap().snapshots.is_empty());
+    let taken = take(&repository, &[machine.source()]);
+    assert!(taken.stats.reused_bytes > 150_000, "{:?}", taken.stats);
+    machine.assert_comes_back(&repository, &taken);
+    assert_eq!(check(&repository).errors, Vec::<String>::new());
+}
+
+#[rstest]
+#[case(ServerKind::Sshd, 200_000..500_000)]
+#[case(ServerKind::RcloneSftp, 200_000..500_000)]
+#[case(ServerKind::RcloneRest, 40_000..200_000)]
+#[case(ServerKind::Moto, 40_000..200_000)]
+fn a_slow_line_that_is_cut_again_and_again_loses_nothing(
+    #[case] kind: ServerKind,
+    #[case] after_bytes: std::ops::Range<u64>,
+) {
+    let (mut server, machine) = (served(kind), Machine::new());
+    let proxy = Proxy::cutting(server.port(), LATENCY, after_bytes, 7);
+    server.reach_through(&proxy);
+    let repository = open(&server);
+    let taken = take(&repository, &[machine.source()]);
+    machine.assert_comes_back(&repository, &taken);
+    assert!(proxy.cuts() > 0, "nothing was cut");
+    assert_eq!(check(&repository).errors, Vec::<String>::new());
+}
+
+#[rstest]
+#[case(ServerKind::Sshd)]
+#[case(ServerKind::RcloneRest)]
+#[case(ServerKind::Moto)]
+fn many_requests_are_under_way_on_a_slow_line(#[case] kind: ServerKind) {
+    const PACK_BYTES: u32 = 512 << 10;
+    // Large enough for several threads.
+    let (mut server, machine) = (served(kind), Machine::of_size(24 << 20));
+    let proxy = Proxy::slow(server.port(), LATENCY);
+    server.reach_through(&proxy);
+    let mut options = options(&server);
+    options.pack_bytes = PACK_BYTES;
+    let repository = ResticRepository::open(&location(&server), &password(), &options).unwrap();
+    let source = source("disk", &machine.folder.path().join("disk"), LARGE_GRID);
+    let taken = take(&repository, &[source]);
+    let under_way = proxy.most_bytes_under_way();
+    assert!(
+        under_way > 2 * u64::from(PACK_BYTES),
+        "only {under_way} bytes"
+    );
+    machine.assert_comes_back(&repository, &taken);
+    if kind != ServerKind::Sshd {
+        let connections = proxy.most_connections();
+        assert!((4..10).contains(&connections), "{connections} connections");
+    }
+}
+
+#[rstest]
+#[case(ServerKind::Sshd)]
+#[case(ServerKind::RcloneRest)]
+fn a_server_that_restarts_is_waited_for(#[case] kind: ServerKind) {
+    struct Restarts(std::sync::Mutex<StorageServer>, AtomicUsize);
+    impl Progress for Restarts {
+        fn phase(&self, _: Phase) {}
+        fn add(&self, _: Counter, _: u64) {}
+        fn warn(&self, _: &str) {}
+
+        fn step(&self, step: &'static str) {
+            if step == "write pack" && self.1.fetch_add(1, Ordering::SeqCst) == 3 {
+                self.0.lock().unwrap().restart();
+            }
+        }
+    }
+    let (server, machine) = (served(kind), Machine::new());
+    let repository = open(&server);
+    let restarts = Restarts(server.into(), AtomicUsize::new(0));
+    let taken = take_with(&repository, &[machine.source()], &restarts).unwrap();
+    assert!(restarts.1.load(Ordering::SeqCst) > 3);
+    machine.assert_comes_back(&repository, &taken);
+}
+
+#[rstest]
+#[case(ServerKind::Sshd)]
+#[case(ServerKind::RcloneRest)]
+#[case(ServerKind::Moto)]
+fn a_server_that_is_not_there_is_told(#[case] kind: ServerKind) {
+    let mut server = StorageServer::start(kind);
+    server.stop();
+    let error = init(&server).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+    let location = location(&server).to_string();
+    assert!(error.to_string().contains(&location), "{error}");
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.to_lowercase().contains("refused"), "{cause}");
+}
+
+#[rstest]
+#[case(ServerKind::Sshd)]
+#[case(ServerKind::RcloneRest)]
+fn wrong_credentials_are_told(#[case] kind: ServerKind) {
+    let (server, other) = (served(kind), StorageServer::start(ServerKind::Sshd));
+    let mut options = options(&server);
+    let known_hosts = |server: &StorageServer| server.certificate().with_file_name("known_hosts");
+    if kind == ServerKind::Sshd {
+        std::fs::copy(known_hosts(&server), known_hosts(&other)).unwrap();
+    }
+    options.access.ssh = other.ssh();
+    options.access.rest_login = Some(("me".to_owned(), Password::new("hunter2".to_owned())));
+    let error = ResticRepository::open(&location(&server), &password(), &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    let whole = format!("{error:?} {error}");
+    assert!(
+        whole.contains("refused the login") && !whole.contains("hunter2"),
+        "{whole}"
+    );
+}
+
+#[test]
+fn a_login_that_may_only_read_lists_and_restores_and_is_told_what_it_may_not() {
+    let (server, machine) = (served(ServerKind::Sshd), Machine::new());
+    let taken = take(&open(&server), &[machine.source()]);
+    let read_only = StorageServer::start_at(ServerKind::ReadOnlySshd, server.root());
+    let repository = open(&read_only);
+    machine.assert_comes_back(&repository, &taken);
+    let error = repository.ingest(&NoProgress).map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    let text = error.to_string();
+    assert!(
+        text.starts_with("the server does not permit to write lock "),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_server_that_only_appends_takes_snapshots_and_deletes_none() {
+    let (server, machine) = (served(ServerKind::AppendOnlyRest), Machine::new());
+    let repository = open(&server);
+    let taken = take(&repository, &[machine.source()]);
+    let error = repository.delete(&[taken.id], &NoProgress).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    machine.assert_comes_back(&repository, &taken);
+    let (_, locks) = restic(&server, &["--no-lock", "list", "locks"]);
+    assert_eq!(
+        locks.lines().filter(|line| line.len() == 64).count(),
+        0,
+        "{locks}"
+    );
+}
+
+#[rstest]
+fn a_killed_upload_leaves_no_short_object(
+    #[values(ServerKind::Sshd, ServerKind::RcloneRest)] kind: ServerKind,
+) {
+    let (mut server, machine) = (served(kind), Machine::new());
+    // Not even one pack passes, and nobody waits for a better line.
+    let proxy = Proxy::cutting(server.port(), Duration::ZERO, 30_000..40_000, 3);
+    server.reach_through(&proxy);
+    let mut options = options(&server);
+    options.pack_bytes = 1 << 20;
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let asked = std::sync::Arc::clone(&stop);
+    options.access.interrupted =
+        vrs_repository::Interrupted::new(move || asked.load(Ordering::SeqCst));
+    let repository = ResticRepository::open(&location(&server), &password(), &options).unwrap();
+    stop.store(true, Ordering::SeqCst);
+    take_with(&repository, &[machine.source()], &NoProgress)
+        .map(|_| ())
+        .unwrap_err();
+    let data = server.root().join(NAME).join("data");
+    for folder in std::fs::read_dir(data).unwrap() {
+        for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
+            let file = file.unwrap().path();
+            let name = file.file_name().unwrap().to_str().unwrap();
+            let is_object = name.len() == 64;
+            let hash = vrs_testkit::sha256(&std::fs::read(&file).unwrap());
+            assert!(!is_object || hash == name, "{}", file.display());
+        }
+    }
+}
+
+#[test]
+fn limits_are_kept() {
+    let (server, machine) = (served(ServerKind::RcloneRest), Machine::new());
+    let mut options = options(&server);
+    options.access.upload_kib_per_second = NonZeroU32::new(400);
+    options.access.download_kib_per_second = NonZeroU32::new(400);
+    let repository = ResticRepository::open(&location(&server), &password(), &options).unwrap();
+    // Never faster than the limit: a slow computer only makes it slower.
+    let least = Duration::from_secs_f64(SIZE as f64 / (400.0 * 1024.0)) * 9 / 10;
+    let start = std::time::Instant::now();
+    let taken = take(&repository, &[machine.source()]);
+    assert!(start.elapsed() > least, "{:?}", start.elapsed());
+    let start = std::time::Instant::now();
+    machine.assert_comes_back(&repository, &taken);
+    assert!(start.elapsed() > least, "{:?}", start.elapsed());
+}
