@@ -78,9 +78,26 @@ impl Cutter {
 }
 
 impl Grid {
+    pub(crate) const fn chunk_bytes(self) -> u64 {
+        self.chunk_bytes
+    }
+
+    /// Where the first grid point lies.
+    pub(crate) fn phase_bytes(self) -> u64 {
+        self.phase_bytes.checked_rem(self.chunk_bytes).unwrap_or(0)
+    }
+
+    /// How many chunks of a file come before the one that begins at `offset`.
+    pub(crate) fn number_at(self, offset: u64) -> u64 {
+        let phase = self.phase_bytes();
+        let before = u64::from(0 < phase && phase <= offset);
+        let after = offset.saturating_sub(phase).checked_div(self.chunk_bytes);
+        before.saturating_add(after.unwrap_or(0))
+    }
+
     /// The first grid point after an offset.
     fn next_point(self, offset: u64) -> u64 {
-        let phase = self.phase_bytes.checked_rem(self.chunk_bytes).unwrap_or(0);
+        let phase = self.phase_bytes();
         let into = offset
             .saturating_add(self.chunk_bytes)
             .saturating_sub(phase)
@@ -158,6 +175,20 @@ mod tests {
         let chunks: Vec<_> = grid(1024, 0).chunks(500..2048).collect();
         assert_eq!(chunks, [500..1024, 1024..2048]);
         assert_eq!(grid(1024, 0).chunks(5..5).count(), 0);
+    }
+
+    #[test]
+    fn chunks_are_numbered_from_the_start_of_the_file() {
+        for phase_bytes in [0, 100, 2048 + 100] {
+            let grid = grid(1024, phase_bytes);
+            let numbers = grid
+                .chunks(0..9000)
+                .map(|chunk| grid.number_at(chunk.start));
+            assert!(
+                numbers.eq(0..grid.chunks(0..9000).count() as u64),
+                "{phase_bytes}"
+            );
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use secrecy::zeroize::Zeroize;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::scan_cache::ScanKey;
 
 /// Bytes that sealing adds.
 pub(crate) const SEAL_BYTES: usize = 32;
@@ -21,6 +22,7 @@ const TAG_BYTES: usize = 16;
 /// The key of all data of one repository.
 pub(crate) struct MasterKey {
     cipher: Aes256CtrPoly1305Aes,
+    pub(crate) scan: ScanKey,
 }
 
 impl MasterKey {
@@ -31,8 +33,9 @@ impl MasterKey {
         }
         let mut bytes = [encrypt, k, r].concat();
         let cipher = Aes256CtrPoly1305Aes::new(Key::from_slice(&bytes));
+        let scan = ScanKey::derived_from(&bytes);
         bytes.zeroize();
-        Some(Self { cipher })
+        Some(Self { cipher, scan })
     }
 
     /// Encrypts and authenticates.

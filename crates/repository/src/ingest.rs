@@ -18,13 +18,17 @@ use crate::intake::{Intake, Tally};
 use crate::layout::{ChunkList, Part, parts};
 use crate::platform::{self, own_ownership, ownership};
 use crate::repository::ResticRepository;
-use crate::sink::{Sink, ZeroChunks};
+use crate::scan_cache::ScanCache;
+use crate::sink::{ChunkRef, Sink, ZeroChunks};
 use crate::snapshot::NewSnapshot;
 use crate::store::{
     FileSource, FileStamp, Ingest, IngestStats, IngestedFile, PreviousFile, SnapshotLabel, TreePath,
 };
 use crate::survival::{self, Needed};
 use crate::tree::{self, NewFile};
+
+/// A smaller file is hashed before its cache is read.
+const SMALLEST_CACHED_BYTES: u64 = 4 * READ_BYTES;
 
 /// See [`Ingest`].
 pub(crate) struct ResticIngest<'a> {
@@ -69,6 +73,51 @@ impl<'a> ResticIngest<'a> {
         })
     }
 
+    fn scan_cache<'b>(
+        &'b self,
+        source: &'b FileSource,
+        cutter: Cutter,
+        size_bytes: u64,
+    ) -> Option<ScanCache<'b>> {
+        let folder = self.repository.scan_folder()?;
+        let key = &self.repository.key.scan;
+        match cutter {
+            Cutter::Grid(grid) if size_bytes >= SMALLEST_CACHED_BYTES => {
+                Some(ScanCache::of(key, folder, &source.local, grid))
+            }
+            Cutter::Grid(_) | Cutter::Content(_) => None,
+        }
+    }
+
+    fn read(
+        &self,
+        source: &FileSource,
+        file: &File,
+        cutter: Cutter,
+        before: FileStamp,
+        cache: Option<&ScanCache<'_>>,
+    ) -> Result<(BlockList<ChunkRef>, Tally)> {
+        let intake = Intake {
+            sink: &self.sink,
+            zeros: &self.zeros,
+            file,
+            path: &source.local,
+            cache,
+            tally: Tally::default(),
+        };
+        let parts = self.parts(source, before.size_bytes);
+        let chunks = intake.chunks(parts, cutter, self.repository.waiting_threads())?;
+        if let Some(cache) = cache.filter(|cache| cache.is_wrong()) {
+            cache.remove();
+            self.sink.progress.warn(&format!(
+                "the scan cache of {} was wrong and is not used; the file is read again",
+                source.local.display()
+            ));
+            return self.read(source, file, cutter, before, None);
+        }
+        Ok((chunks, intake.tally))
+    }
+
     fn add(&mut self, path: &TreePath, file: NewFile, ingested: IngestedFile) -> Result<()> {
         let conflict = |reason| Error::InvalidRequest {
             subject: format!("the path {path}"),
@@ -104,6 +153,7 @@ impl<'a> ResticIngest<'a> {
             stats.total_bytes = stats.total_bytes.saturating_add(file.stamp.size_bytes);
             stats.read_bytes = stats.read_bytes.saturating_add(file.read_bytes);
             stats.reused_bytes = stats.reused_bytes.saturating_add(file.reused_bytes);
+            stats.recognised_bytes = stats.recognised_bytes.saturating_add(file.recognised_bytes);
             stats.new_chunks = stats.new_chunks.saturating_add(file.new_chunks);
         }
         stats.sent_bytes = self.sink.sent.bytes.load(Ordering::Relaxed);
@@ -122,17 +172,10 @@ impl Ingest for ResticIngest<'_> {
             subject: source.path.to_string(),
             total_bytes: Some(before.size_bytes),
         });
-        let parts = self.parts(source, before.size_bytes);
-        let intake = Intake {
-            sink: &self.sink,
-            zeros: &self.zeros,
-            file: &file,
-            path: &source.local,
-            tally: Tally::default(),
-        };
-        let chunks = intake.chunks(parts, cutter, self.repository.waiting_threads())?;
-        let ingested = ingested(&intake.tally, before);
-        let complete = intake.tally.total_bytes.into_inner() == before.size_bytes;
+        let cache = self.scan_cache(source, cutter, before.size_bytes);
+        let (chunks, tally) = self.read(source, &file, cutter, before, cache.as_ref())?;
+        let ingested = ingested(&tally, before);
+        let complete = tally.total_bytes.into_inner() == before.size_bytes;
         if !complete || !is_unchanged(&source.local, &file, &before)? {
             return Err(Error::Changed {
                 path: source.local.clone(),
@@ -163,6 +206,7 @@ impl Ingest for ResticIngest<'_> {
             stamp,
             read_bytes: 0,
             reused_bytes: 0,
+            recognised_bytes: 0,
             new_chunks: 0,
         };
         for raw in content.chunks(READ_BYTES as usize) {
@@ -260,6 +304,97 @@ fn ingested(tally: &Tally, stamp: FileStamp) -> IngestedFile {
         stamp,
         read_bytes: tally.read_bytes.load(Ordering::Relaxed),
         reused_bytes: tally.reused_bytes.load(Ordering::Relaxed),
+        recognised_bytes: tally.recognised_bytes.load(Ordering::Relaxed),
         new_chunks: tally.new_chunks.load(Ordering::Relaxed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vrs_progress::NoProgress;
+    use vrs_testkit::{REPOSITORY_PASSWORD, make_repository};
+
+    use super::*;
+    use crate::scan_cache::Entry;
+    use crate::store::{Chunking, SnapshotStore};
+    use crate::{Location, OpenOptions, Password};
+
+    const CHUNKS: usize = 8192;
+    const CHUNK_BYTES: usize = 4096;
+    const CHUNKING: Chunking = Chunking::Grid {
+        chunk_bytes: 4096,
+        phase_bytes: 0,
+    };
+
+    fn content() -> Vec<u8> {
+        let numbers = (0..CHUNKS).flat_map(|number| {
+            let mut chunk = vec![7; CHUNK_BYTES];
+            chunk.splice(..8, number.to_le_bytes());
+            chunk
+        });
+        numbers.collect()
+    }
+
+    fn take(repository: &ResticRepository, image: &Path) -> (SnapshotId, IngestStats) {
+        let mut ingest = repository.ingest(&NoProgress).unwrap();
+        let source = FileSource {
+            path: TreePath::new("disk").unwrap(),
+            local: image.to_owned(),
+            chunking: CHUNKING,
+            previous: None,
+        };
+        ingest.file(&source).unwrap();
+        let label = SnapshotLabel {
+            time: Timestamp::now(),
+            hostname: String::new(),
+            tags: Vec::new(),
+            description: None,
+        };
+        ingest.commit(&label).unwrap()
+    }
+
+    /// Every entry says that the chunk's bytes are those of the next one, with checksums that are right.
+    fn poison(cache: &ScanCache<'_>) {
+        let entries: Vec<Entry> = cache.entries(0, CHUNKS).into_iter().flatten().collect();
+        assert_eq!(entries.len(), CHUNKS);
+        let mut writer = cache.successor().unwrap();
+        for (entry, next) in entries.iter().zip(entries.iter().cycle().skip(1)) {
+            let (seen, chunk) = (entry.seen, next.chunk);
+            writer.push(Some(Entry { seen, chunk })).unwrap();
+        }
+        writer.finish().unwrap();
+    }
+
+    #[test]
+    fn a_poisoned_scan_cache_is_found_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("repository");
+        make_repository(&place);
+        let image = folder.path().join("disk.vdi");
+        std::fs::write(&image, content()).unwrap();
+        let options = OpenOptions {
+            cache_folder: Some(folder.path().join("cache")),
+            ..OpenOptions::default()
+        };
+        let location = Location::parse(place.to_str().unwrap()).unwrap();
+        let password = Password::new(REPOSITORY_PASSWORD.to_owned());
+        let repository = ResticRepository::open(&location, &password, &options).unwrap();
+        take(&repository, &image);
+
+        let Cutter::Grid(grid) = Cutter::new(CHUNKING).unwrap() else {
+            panic!("a grid");
+        };
+        let scans = repository.scan_folder().unwrap();
+        let cache = || ScanCache::of(&repository.key.scan, scans.clone(), &image, grid);
+        poison(&cache());
+        let (id, stats) = take(&repository, &image);
+        assert_eq!(stats.recognised_bytes, 0);
+        let mut stored = vec![0; CHUNKS * CHUNK_BYTES];
+        let path = TreePath::new("disk").unwrap();
+        let mut reader = repository.open_file(&id, &path).unwrap();
+        reader.read_at(0, &mut stored).unwrap();
+        assert!(stored == content());
+        // It is gone, and the next scan begins a sound one.
+        assert!(cache().entries(0, CHUNKS).iter().all(Option::is_none));
     }
 }

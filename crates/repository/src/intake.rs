@@ -2,6 +2,7 @@
 //!
 //! Several threads read different ranges of one file. Each holds at most [`READ_BYTES`] and the
 //! queue between them is short, so memory does not grow with the file, except for four bytes a chunk.
+//! What the scan cache recognises needs no SHA-256.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,11 +14,13 @@ use vrs_progress::Counter;
 
 use crate::blob::Sealer;
 use crate::block_list::BlockList;
-use crate::chunking::{Content, Cutter, READ_BYTES};
+use crate::chunking::{Content, Cutter, Grid, READ_BYTES};
 use crate::error::{Error, Result};
+use crate::id::ChunkId;
 use crate::index::ChunkNumber;
 use crate::layout::Part;
-use crate::sink::{ChunkRef, Sink, ZeroChunks};
+use crate::scan_cache::{Entry, ScanCache, ScanWriter};
+use crate::sink::{ChunkRef, Sink, ZeroChunks, is_zero};
 use crate::{parallel, platform};
 
 /// Bytes of content-defined chunks that go to a thread at once.
@@ -28,6 +31,7 @@ const BATCH_BYTES: usize = 1 << 20;
 pub(crate) struct Tally {
     pub(crate) read_bytes: AtomicU64,
     pub(crate) reused_bytes: AtomicU64,
+    pub(crate) recognised_bytes: AtomicU64,
     pub(crate) new_chunks: AtomicU64,
     /// Bytes of all chunks; must end up as the file's length.
     pub(crate) total_bytes: AtomicU64,
@@ -39,6 +43,7 @@ pub(crate) struct Intake<'a> {
     pub(crate) zeros: &'a ZeroChunks,
     pub(crate) file: &'a File,
     pub(crate) path: &'a Path,
+    pub(crate) cache: Option<&'a ScanCache<'a>>,
     pub(crate) tally: Tally,
 }
 
@@ -52,6 +57,13 @@ enum Job {
     Range(Range<u64>),
     /// Chunks that were read already.
     Chunks(Vec<Vec<u8>>),
+}
+
+/// Chunks of the file, in order.
+enum Taken {
+    Known(Vec<ChunkRef>),
+    /// With what the scan cache is to remember of each.
+    Read(Vec<(ChunkRef, Option<Entry>)>),
 }
 
 impl Intake<'_> {
@@ -78,8 +90,16 @@ impl Intake<'_> {
             })
         };
         let mut chunks = BlockList::default();
-        let add = |part: Vec<ChunkRef>| chunks.extend(part);
+        let mut memory = Memory::of(self.cache.filter(|_| unknown_bytes > 0));
+        let add = |taken: Taken| {
+            memory.add(&taken);
+            match taken {
+                Taken::Known(known) => chunks.extend(known),
+                Taken::Read(read) => chunks.extend(read.into_iter().map(|(chunk, _)| chunk)),
+            }
+        };
         parallel::each(threads, jobs, worker, Worker::work, add)?;
+        memory.finish();
         Ok(chunks)
     }
 
@@ -151,6 +171,32 @@ impl Part {
     }
 }
 
+/// The next scan's cache. A failure to write it costs that scan time, and nothing else.
+struct Memory<'a>(Option<ScanWriter<'a>>);
+
+impl<'a> Memory<'a> {
+    fn of(cache: Option<&'a ScanCache<'a>>) -> Self {
+        Self(cache.and_then(|cache| cache.successor().ok()))
+    }
+
+    fn add(&mut self, taken: &Taken) {
+        let Some(writer) = self.0.as_mut() else {
+            return;
+        };
+        let written = match taken {
+            Taken::Known(known) => writer.keep(known.len()),
+            Taken::Read(read) => read.iter().try_for_each(|(_, entry)| writer.push(*entry)),
+        };
+        if written.is_err() {
+            self.0 = None;
+        }
+    }
+
+    fn finish(self) {
+        let _ = self.0.map(ScanWriter::finish);
+    }
+}
+
 struct Worker<'a> {
     intake: &'a Intake<'a>,
     cutter: Cutter,
@@ -159,7 +205,7 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn work(&mut self, job: Job) -> Result<Vec<ChunkRef>> {
+    fn work(&mut self, job: Job) -> Result<Taken> {
         if self.intake.sink.progress.interrupted() {
             return Err(Error::Interrupted);
         }
@@ -169,31 +215,72 @@ impl Worker<'_> {
                 length_bytes,
             } => {
                 self.account(length_bytes, false);
-                chunks.into_iter().map(Sink::stored).collect()
+                let known = chunks.into_iter().map(Sink::stored).collect::<Result<_>>();
+                known.map(Taken::Known)
             }
-            Job::Range(range) => self.range(range),
-            Job::Chunks(chunks) => chunks.iter().map(|chunk| self.chunk(chunk)).collect(),
+            Job::Range(range) => self.range(range).map(Taken::Read),
+            Job::Chunks(chunks) => {
+                let read = chunks.iter().map(|chunk| Ok((self.chunk(chunk)?, None)));
+                read.collect::<Result<_>>().map(Taken::Read)
+            }
         }
     }
 
-    fn range(&mut self, range: Range<u64>) -> Result<Vec<ChunkRef>> {
+    fn range(&mut self, range: Range<u64>) -> Result<Vec<(ChunkRef, Option<Entry>)>> {
         let mut buffer = std::mem::take(&mut self.buffer);
         self.fill(&mut buffer, &range)?;
         let mut rest = buffer.as_slice();
         let mut chunks = Vec::new();
         if let Cutter::Grid(grid) = self.cutter {
+            let mut entries = self.entries(grid, &range).into_iter();
             for chunk in grid.chunks(range) {
                 let length =
                     usize::try_from(chunk.end.saturating_sub(chunk.start)).unwrap_or(usize::MAX);
                 let (chunk, after) = rest
                     .split_at_checked(length)
                     .ok_or_else(|| self.intake.changed())?;
-                chunks.push(self.chunk(chunk)?);
+                chunks.push(self.grid_chunk(chunk, entries.next().flatten())?);
                 rest = after;
             }
         }
         self.buffer = buffer;
         Ok(chunks)
+    }
+
+    /// What is known about the chunks of a range.
+    fn entries(&self, grid: Grid, range: &Range<u64>) -> Vec<Option<Entry>> {
+        let count = grid.chunks(range.clone()).count();
+        let first = grid.number_at(range.start);
+        let cache = self.intake.cache;
+        cache.map_or_else(Vec::new, |cache| cache.entries(first, count))
+    }
+
+    /// A chunk that may be the one which lay here the last time.
+    fn grid_chunk(
+        &mut self,
+        raw: &[u8],
+        entry: Option<Entry>,
+    ) -> Result<(ChunkRef, Option<Entry>)> {
+        let cache = self.intake.cache.filter(|_| !is_zero(raw));
+        let Some(cache) = cache else {
+            return Ok((self.chunk(raw)?, None));
+        };
+        let seen = cache.seen(raw);
+        if let Some(entry) = entry.filter(|entry| entry.is_of(&seen))
+            && let Some(chunk) = self.intake.sink.known(&entry.chunk)?
+        {
+            if entry.is_sample() && self.intake.zeros.id_of(raw) != entry.chunk {
+                cache.disprove();
+            }
+            let length_bytes = raw.len() as u64;
+            let recognised = &self.intake.tally.recognised_bytes;
+            recognised.fetch_add(length_bytes, Ordering::Relaxed);
+            self.account(length_bytes, false);
+            return Ok((chunk, Some(entry)));
+        }
+        let id = self.intake.zeros.id_of(raw);
+        let chunk = self.identified(raw, id)?;
+        Ok((chunk, Some(Entry { seen, chunk: id })))
     }
 
     fn fill(&self, buffer: &mut Vec<u8>, range: &Range<u64>) -> Result<()> {
@@ -219,6 +306,10 @@ impl Worker<'_> {
 
     fn chunk(&mut self, raw: &[u8]) -> Result<ChunkRef> {
         let id = self.intake.zeros.id_of(raw);
+        self.identified(raw, id)
+    }
+
+    fn identified(&mut self, raw: &[u8], id: ChunkId) -> Result<ChunkRef> {
         let (chunk, is_new) = self.intake.sink.store(&mut self.sealer, id, raw)?;
         self.account(raw.len() as u64, is_new);
         Ok(chunk)

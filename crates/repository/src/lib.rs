@@ -41,6 +41,7 @@ mod repair;
 mod repository;
 mod restic;
 mod restore;
+mod scan_cache;
 mod sink;
 mod snapshot;
 pub mod store;

@@ -5,6 +5,7 @@
 //! snapshots at the same time.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use jiff::SignedDuration;
@@ -60,6 +61,8 @@ pub struct OpenOptions {
     /// How young a pack is left alone by a prune while others use the repository: a first snapshot over a
     /// slow line takes days.
     pub upload_time: SignedDuration,
+    /// Where this host remembers what only saves time, for all repositories.
+    pub cache_folder: Option<PathBuf>,
     /// How storage elsewhere is reached.
     pub access: Access,
 }
@@ -73,6 +76,7 @@ impl Default for OpenOptions {
             threads: 0,
             grace: SignedDuration::from_hours(24),
             upload_time: SignedDuration::from_hours(14 * 24),
+            cache_folder: None,
             access: Access::default(),
         }
     }
@@ -146,6 +150,12 @@ impl ResticRepository {
 
     pub(crate) fn repository_id(&self) -> RepositoryId {
         RepositoryId::from(*self.config.id)
+    }
+
+    /// Where this host remembers what it knows of this repository's chunks.
+    pub(crate) fn scan_folder(&self) -> Option<PathBuf> {
+        let caches = self.options.cache_folder.as_ref()?;
+        Some(caches.join(self.repository_id().to_string()).join("scan"))
     }
 
     /// An error for a repository that can be read but not be added to.

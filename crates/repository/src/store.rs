@@ -295,6 +295,9 @@ pub struct IngestedFile {
     pub read_bytes: u64,
     /// Bytes of it that the repository had already, vouched for or found.
     pub reused_bytes: u64,
+    /// Of the bytes that were read: those that a cache of this host recognised, at a fraction of what
+    /// finding them in the repository costs.
+    pub recognised_bytes: u64,
     /// New chunks.
     pub new_chunks: u64,
 }
@@ -326,6 +329,8 @@ pub struct IngestStats {
     pub read_bytes: u64,
     /// Bytes that needed no upload.
     pub reused_bytes: u64,
+    /// Of the bytes that were read: those that a cache of this host recognised.
+    pub recognised_bytes: u64,
     /// New chunks.
     pub new_chunks: u64,
     /// Bytes written to the repository, everything included.
