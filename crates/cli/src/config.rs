@@ -156,16 +156,18 @@ pub struct Folders {
     pub config: Option<PathBuf>,
     /// Journals and locks.
     pub state: Option<PathBuf>,
+    /// What only saves time, and may be removed by anybody.
+    pub cache: Option<PathBuf>,
     /// The user's home.
     pub home: Option<PathBuf>,
 }
 
 impl Folders {
-    /// `VRS_STATE_DIR` comes before the conventions.
+    /// `VRS_STATE_DIR` and `VRS_CACHE_DIR` come before the conventions.
     pub fn find() -> Self {
         let base = etcetera::choose_base_strategy().ok();
         let usual = |folder: Option<PathBuf>| folder.map(|folder| folder.join("vrs"));
-        // Windows has no folder for state: what is local to the computer is kept with the cache.
+        // Windows has no folder for state: what is local to the computer is kept beside the cache.
         let state = |base: &_| {
             BaseStrategy::state_dir(base).unwrap_or_else(|| BaseStrategy::cache_dir(base))
         };
@@ -173,6 +175,10 @@ impl Folders {
             home: base.as_ref().map(|base| base.home_dir().to_owned()),
             config: usual(base.as_ref().map(BaseStrategy::config_dir)),
             state: environment_path("VRS_STATE_DIR").or_else(|| usual(base.as_ref().map(state))),
+            cache: environment_path("VRS_CACHE_DIR").or_else(|| {
+                let folder = usual(base.as_ref().map(BaseStrategy::cache_dir));
+                folder.map(|folder| folder.join("repositories"))
+            }),
         }
     }
 

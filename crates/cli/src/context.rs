@@ -167,6 +167,11 @@ impl Context {
         let (secret, source) = choice.password.read(&location, &self.interrupt)?;
         let mut options = OpenOptions::default();
         options.access = self.access(&choice.location)?;
+        options.cache_folder = self
+            .folders
+            .cache
+            .clone()
+            .filter(|_| !self.options.no_cache);
         let opened = ResticRepository::open(&choice.location, &reveal(&secret), &options);
         let repository = opened.map_err(|error| opening_failed(error, &source))?;
         self.save_if_asked(&location, &secret);

@@ -81,6 +81,7 @@ impl<'a> Check<'a> {
         options: CheckOptions,
         progress: &'a dyn Progress,
     ) -> Result<Self> {
+        repository.read_storage_alone();
         let mut check = Check {
             repository,
             progress,

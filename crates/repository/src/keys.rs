@@ -53,7 +53,12 @@ fn try_key(backend: &Backend, id: &Id, password: &Password) -> Result<Option<Ope
     let Some(key) = master_key(&file, password) else {
         return Ok(None);
     };
-    let config = Vault { backend, key: &key }.load(FileType::Config, Id::default())?;
+    let vault = Vault {
+        backend,
+        key: &key,
+        cache: None,
+    };
+    let config = vault.load(FileType::Config, Id::default())?;
     Ok(Some(Opened {
         id: *id,
         key,

@@ -31,6 +31,7 @@ mod layout;
 mod location;
 mod lock;
 mod object;
+mod object_cache;
 mod pack;
 mod parallel;
 mod password;

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::backend::{Backend, name};
 use crate::crypto::{MasterKey, hash};
 use crate::error::Result;
+use crate::object_cache::ObjectCache;
 
 const COMPRESSED: u8 = 2;
 
@@ -23,12 +24,20 @@ const LARGEST_BYTES: u64 = 1 << 30;
 pub(crate) struct Vault<'a> {
     pub(crate) backend: &'a Backend,
     pub(crate) key: &'a MasterKey,
+    /// Copies of what was read before.
+    pub(crate) cache: Option<&'a ObjectCache>,
 }
 
 impl Vault<'_> {
-    /// Reads an object.
+    /// Reads an object, or a copy of it.
     pub(crate) fn load<T: DeserializeOwned>(&self, kind: FileType, id: impl Into<Id>) -> Result<T> {
         let id = id.into();
+        let copy = self.cache.and_then(|cache| cache.get(kind, id));
+        let copied = copy.and_then(|sealed| self.open(&name(kind, &id), id, &sealed).ok());
+        copied.map_or_else(|| self.fetch(kind, id), Ok)
+    }
+
+    fn fetch<T: DeserializeOwned>(&self, kind: FileType, id: Id) -> Result<T> {
         let sealed = self.backend.read(kind, id)?;
         // The configuration has no name of its own.
         let id = if kind == FileType::Config {
@@ -36,7 +45,11 @@ impl Vault<'_> {
         } else {
             id
         };
-        self.open(&name(kind, &id), id, &sealed)
+        let value = self.open(&name(kind, &id), id, &sealed)?;
+        if let Some(cache) = self.cache {
+            cache.put(kind, id, &sealed);
+        }
+        Ok(value)
     }
 
     /// Verifies, decrypts and understands the content of an object.

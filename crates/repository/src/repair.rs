@@ -67,6 +67,7 @@ fn locked_sink<'a>(
     progress: &'a dyn Progress,
 ) -> Result<Sink<'a>> {
     repository.require_writable()?;
+    repository.read_storage_alone();
     progress.step("lock repository");
     let lock = SharedLock::acquire_to_prune(repository.vault())?;
     Ok(Sink::new(repository, progress, lock, repository.index()?))

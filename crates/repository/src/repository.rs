@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use jiff::SignedDuration;
@@ -24,6 +25,7 @@ use crate::index::LoadedIndex;
 use crate::keys;
 use crate::location::Location;
 use crate::object::Vault;
+use crate::object_cache::ObjectCache;
 use crate::parallel::lock;
 use crate::password::Password;
 
@@ -91,6 +93,9 @@ pub struct ResticRepository {
     pub(crate) options: OpenOptions,
     config: ConfigFile,
     index: Mutex<Option<Arc<LoadedIndex>>>,
+    /// None for a folder of this host, which is as near.
+    copies: Option<ObjectCache>,
+    storage_alone: AtomicBool,
 }
 
 impl std::fmt::Debug for ResticRepository {
@@ -138,8 +143,15 @@ impl ResticRepository {
             let (location, version) = (location.to_string(), opened.config.version);
             return Err(Error::NewerRepository { location, version });
         }
+        let id = RepositoryId::from(*opened.config.id);
+        let cache = options.cache_folder.as_ref();
+        let copies = cache
+            .filter(|_| backend.is_elsewhere())
+            .map(|folder| ObjectCache::new(folder.join(id.to_string())));
         Ok(Self {
             backend,
+            copies,
+            storage_alone: AtomicBool::new(false),
             key: opened.key,
             key_id: opened.id,
             options: options.clone(),
@@ -170,10 +182,12 @@ impl ResticRepository {
         }
     }
 
-    pub(crate) const fn vault(&self) -> Vault<'_> {
+    pub(crate) fn vault(&self) -> Vault<'_> {
+        let storage_alone = self.storage_alone.load(Ordering::Acquire);
         Vault {
             backend: &self.backend,
             key: &self.key,
+            cache: self.copies.as_ref().filter(|_| !storage_alone),
         }
     }
 
@@ -186,6 +200,9 @@ impl ResticRepository {
                 return Ok(Arc::clone(loaded));
             }
             let loaded = Arc::new(LoadedIndex::read(self.vault(), files)?);
+            self.forget_copies(FileType::Index, |id| {
+                loaded.files.binary_search(&IndexId::from(*id)).is_ok()
+            });
             *cached = Some(Arc::clone(&loaded));
             // Otherwise a prune may have replaced files while they were read; the list tells.
             if loaded.unreadable.is_empty() {
@@ -194,6 +211,19 @@ impl ResticRepository {
         }
         let location = self.backend.location().to_owned();
         cached.clone().ok_or(Error::Broken { location })
+    }
+
+    /// From now on nothing is taken from this host's copies.
+    pub(crate) fn read_storage_alone(&self) {
+        self.storage_alone.store(true, Ordering::Release);
+        *lock(&self.index) = None;
+    }
+
+    /// Removes this host's copies of objects that are no longer there.
+    pub(crate) fn forget_copies(&self, kind: FileType, is_there: impl Fn(&Id) -> bool) {
+        if let Some(copies) = &self.copies {
+            copies.retain(kind, is_there);
+        }
     }
 
     pub(crate) fn index_files(&self) -> Result<Vec<IndexId>> {

@@ -79,6 +79,9 @@ impl ResticRepository {
     pub(crate) fn list_snapshots(&self) -> Result<SnapshotList> {
         let mut found = SnapshotList::default();
         let ids = self.backend.list::<SnapshotId>(FileType::Snapshot)?;
+        self.forget_copies(FileType::Snapshot, |id| {
+            ids.contains_key(&SnapshotId::from(*id))
+        });
         parallel::each(
             self.backend.connections(),
             ids.into_keys().map(Ok),

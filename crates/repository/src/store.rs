@@ -157,7 +157,7 @@ pub struct SnapshotRecord {
 }
 
 /// The answer of [`SnapshotStore::snapshots`].
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SnapshotList {
     /// What could be read, oldest first.
     pub snapshots: Vec<SnapshotRecord>,

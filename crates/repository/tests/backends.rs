@@ -454,3 +454,74 @@ fn limits_are_kept() {
     machine.assert_comes_back(&repository, &taken);
     assert!(start.elapsed() > least, "{:?}", start.elapsed());
 }
+
+/// Opens with copies of what was read before in a folder of this host.
+fn open_caching(server: &StorageServer, machine: &Machine) -> ResticRepository {
+    let mut options = options(server);
+    options.cache_folder = Some(machine.folder.path().join("cache"));
+    ResticRepository::open(&location(server), &password(), &options).unwrap()
+}
+
+fn files_below(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let all = walkdir::WalkDir::new(folder).into_iter().flatten();
+    let files = all.filter(|entry| entry.file_type().is_file());
+    files.map(walkdir::DirEntry::into_path).collect()
+}
+
+fn damage_all(folder: &std::path::Path) {
+    for file in files_below(folder) {
+        let mut content = std::fs::read(&file).unwrap();
+        let middle = content.len() / 2;
+        content[middle] ^= 1;
+        let mut permissions = file.metadata().unwrap().permissions();
+        std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
+        std::fs::set_permissions(&file, permissions).unwrap();
+        std::fs::write(file, content).unwrap();
+    }
+}
+
+#[test]
+fn objects_that_were_read_before_are_not_fetched_again() {
+    let server = served(ServerKind::Sshd);
+    let machine = Machine::new();
+    let first = take(&open(&server), &[machine.source()]);
+    let second = take(&open(&server), &[machine.source()]);
+    machine.assert_comes_back(&open_caching(&server, &machine), &first);
+    let listed = open_caching(&server, &machine).snapshots().unwrap();
+    assert_eq!(listed.snapshots.len(), 2);
+
+    // Proof: on the server they are unreadable now, and nobody but the check notices.
+    let stored = server.root().join(NAME);
+    ["index", "snapshots"]
+        .iter()
+        .for_each(|kind| damage_all(&stored.join(kind)));
+    let cached = open_caching(&server, &machine);
+    assert_eq!(cached.snapshots().unwrap(), listed);
+    machine.assert_comes_back(&cached, &second);
+    assert_eq!(check(&cached).damaged_snapshots.len(), 2);
+    assert_eq!(open(&server).snapshots().unwrap().unreadable.len(), 2);
+}
+
+#[test]
+fn damaged_copies_are_fetched_again_and_old_ones_go() {
+    let server = served(ServerKind::Sshd);
+    let machine = Machine::new();
+    let first = take(&open(&server), &[machine.source()]);
+    let second = take(&open(&server), &[machine.source()]);
+    let copies = machine.folder.path().join("cache");
+    let count = |kind: &str| {
+        let all = files_below(&copies).into_iter();
+        all.filter(|file| file.parent().unwrap().ends_with(kind))
+            .count()
+    };
+    machine.assert_comes_back(&open_caching(&server, &machine), &first);
+    open_caching(&server, &machine).snapshots().unwrap();
+    assert!(count("index") > 0 && count("snapshots") == 2);
+    damage_all(&copies);
+    let repository = open_caching(&server, &machine);
+    assert!(repository.snapshots().unwrap().unreadable.is_empty());
+    machine.assert_comes_back(&repository, &second);
+    repository.delete(&[first.id], &NoProgress).unwrap();
+    assert_eq!(repository.snapshots().unwrap().snapshots.len(), 1);
+    assert_eq!(count("snapshots"), 1);
+}

@@ -143,6 +143,7 @@ impl Scene {
                 .env("VRS_REPOSITORY", self.path().join("repository"))
                 .env("VRS_PASSWORD_FILE", self.password_file())
                 .env("VRS_STATE_DIR", self.path().join("state"))
+                .env("VRS_CACHE_DIR", self.path().join("cache"))
                 .env("XDG_CONFIG_HOME", self.path().join("config"))
                 // Found or not, VirtualBox must make no difference to the figures.
                 .env("VRS_VBOXMANAGE", self.path().join("no VBoxManage")),

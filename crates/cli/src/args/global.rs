@@ -49,6 +49,11 @@ pub struct GlobalArgs {
     #[arg(long, global = true, value_name = "FILE")]
     pub cacert: Option<PathBuf>,
 
+    /// Do not use what earlier runs on this computer remembered to save time [env: VRS_CACHE_DIR says
+    /// where it is]
+    #[arg(long, global = true)]
+    pub no_cache: bool,
+
     /// Where VBoxManage is
     #[arg(
         long,

@@ -46,6 +46,7 @@ pub struct TakenEntry {
     pub size_bytes: u64,
     pub read_bytes: u64,
     pub reused_bytes: u64,
+    pub recognised_bytes: u64,
     pub sent_bytes: u64,
     pub not_included: Vec<NotIncludedEntry>,
     /// How the machine was captured, if it was running.
@@ -102,6 +103,7 @@ impl From<&Taken> for TakenEntry {
             size_bytes: stats.total_bytes,
             read_bytes: stats.read_bytes,
             reused_bytes: stats.reused_bytes,
+            recognised_bytes: stats.recognised_bytes,
             sent_bytes: stats.sent_bytes,
             not_included: not_included(manifest),
             capture: manifest.capture.clone(),

@@ -99,6 +99,7 @@ impl Environment {
             .env("HOME", self.path())
             .env("XDG_CONFIG_HOME", self.path().join("config"))
             .env("VRS_STATE_DIR", self.path().join("state"))
+            .env("VRS_CACHE_DIR", self.path().join("cache"))
             .env("VRS_VBOXMANAGE", "/nowhere/VBoxManage")
             .env("TZ", "UTC")
             .current_dir(self.path())

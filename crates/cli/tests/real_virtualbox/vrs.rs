@@ -63,6 +63,7 @@ impl<'rig> Vrs<'rig> {
             .env("VRS_REPOSITORY", self.repository())
             .env("VRS_PASSWORD_FILE", self.password_file());
         command.env("VRS_STATE_DIR", self.state());
+        command.env("VRS_CACHE_DIR", self.state().join("cache"));
         for folder in ["XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"] {
             command.env(folder, self.folder.join(folder));
         }

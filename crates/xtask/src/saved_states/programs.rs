@@ -111,6 +111,7 @@ impl Program {
             .env("VRS_REPOSITORY", &repository)
             .env("VRS_PASSWORD_FILE", self.path("password"))
             .env("VRS_STATE_DIR", self.path("state"))
+            .env("VRS_CACHE_DIR", self.path("cache"))
             .env("VRS_VBOXMANAGE", self.path("no VBoxManage"))
             .env("RESTIC_REPOSITORY", &repository)
             .env("RESTIC_PASSWORD_FILE", self.path("password"))
