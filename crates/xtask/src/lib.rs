@@ -1,4 +1,4 @@
-//! The benchmark: what `vrs` costs, in time, memory and bytes moved, beside restic.
+//! The benchmark: what `vrs` costs, in time, memory and bytes stored, beside restic, rustic and borg.
 //!
 //! Every figure is of a process of its own. Panics, with the reason, when its preparation or a
 //! measured command fails.
@@ -12,10 +12,15 @@
 )]
 
 pub mod memory;
+pub mod race;
 pub mod saved_states;
 pub mod scene;
-pub mod speed;
+pub mod states;
 
+mod guest_files;
+mod guest_memory;
+mod limits;
 mod measured;
 mod platform;
+mod programs;
 mod workload;

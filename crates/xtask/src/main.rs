@@ -6,12 +6,15 @@ use std::process::ExitCode;
 
 use vrs_testkit::SampleDisk;
 use vrs_xtask::memory::{Comparison, Disks, Peaks, Rest};
-use vrs_xtask::{saved_states, scene, speed};
+use vrs_xtask::states::Size;
+use vrs_xtask::{race, saved_states, scene};
 
-const USAGE: &str = "usage: cargo xtask bench [--mib N | --memory] (N at least 50)
+const USAGE: &str = "usage: cargo xtask bench [GIB_OF_DISK MIB_OF_MEMORY ROUNDS]
+       cargo xtask bench --memory
        cargo xtask saved-states FILE FILE...
        rig/run cargo xtask saved-states";
-const DEFAULT_MIB: u64 = 512;
+/// The machine of docs/performance.md.
+const FULL_SIZE: [u64; 3] = [20, 3072, 3];
 const GIB: u64 = 1 << 30;
 const STATES: usize = 4;
 
@@ -19,12 +22,18 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["bench"] => speed(DEFAULT_MIB),
+        ["bench"] => race(FULL_SIZE),
         ["bench", "--memory"] => memory(&scene::build_vrs("release")),
-        ["bench", "--mib", mib] => match mib.parse() {
-            Ok(mib) if mib >= 50 => speed(mib),
-            _ => usage(),
-        },
+        ["bench", numbers @ ..] => {
+            let numbers: Result<Vec<u64>, _> = numbers.iter().map(|text| text.parse()).collect();
+            let numbers = numbers
+                .ok()
+                .and_then(|numbers| <[u64; 3]>::try_from(numbers).ok());
+            match numbers.filter(|numbers| numbers.iter().all(|number| *number > 0)) {
+                Some(numbers) => race(numbers),
+                None => usage(),
+            }
+        }
         ["saved-states"] => {
             let folder = tempfile::tempdir().expect("a temporary folder");
             saved_states(&saved_states::of_linux_guest(folder.path(), STATES))
@@ -41,8 +50,16 @@ fn usage() -> ExitCode {
     ExitCode::from(2)
 }
 
-fn speed(mib: u64) -> ExitCode {
-    println!("{}", speed::table(&scene::build_vrs("release"), mib));
+fn race([disk_gibibytes, memory_mebibytes, rounds]: [u64; 3]) -> ExitCode {
+    let size = Size {
+        disk_mebibytes: disk_gibibytes << 10,
+        memory_mebibytes,
+    };
+    let rounds = usize::try_from(rounds).unwrap_or(1);
+    println!(
+        "{}",
+        race::table(&scene::build_vrs("release"), size, rounds)
+    );
     ExitCode::SUCCESS
 }
 

@@ -71,11 +71,11 @@ impl Disks {
         // The lowest, because threads that happen to send at the same moment hold a pack each.
         let takes = (0..TAKES).map(|_| {
             scene.empty_repository();
-            scene.take_at_once().peak_bytes()
+            scene.take()
         });
         let take_bytes = takes.min().expect("at least one");
         scene.change(7);
-        let restore_bytes = scene.restore("bench@latest").peak_bytes();
+        let restore_bytes = scene.restore("bench@latest");
         Peaks {
             take_bytes,
             restore_bytes,

@@ -2,7 +2,6 @@
 
 mod cuts;
 mod memory_pages;
-mod programs;
 mod stored;
 
 use std::fs;
@@ -11,8 +10,8 @@ use std::path::{Path, PathBuf};
 use vrs_testkit::{LinuxGuest, Rig};
 
 use self::cuts::Cuts;
-use self::programs::Program;
 use self::stored::Store;
+use crate::programs::Program;
 
 const RECORDS_BETWEEN: u64 = 1000;
 

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
 use vrs_testkit::{REPOSITORY_PASSWORD, SampleDisk, SampleMachine, make_repository};
@@ -10,7 +9,6 @@ use vrs_testkit::{REPOSITORY_PASSWORD, SampleDisk, SampleMachine, make_repositor
 use crate::measured::{Measured, measure};
 use crate::workload;
 
-const SETTLED_AFTER: Duration = Duration::from_millis(2100);
 /// As vrs cuts the disks of machines.
 const CHUNK_BYTES: u64 = 512 << 10;
 
@@ -112,27 +110,15 @@ impl Scene {
         self.folder.path()
     }
 
-    pub(crate) fn machine_folder(&self) -> &Path {
-        self.machine.folder()
-    }
-
-    /// Takes a snapshot, of files that were left alone long enough for their stamps to be trusted.
-    pub(crate) fn take(&self) -> Step {
-        std::thread::sleep(SETTLED_AFTER);
-        self.take_at_once()
-    }
-
-    /// The next snapshot will not trust the stamps of this one.
-    pub(crate) fn take_at_once(&self) -> Step {
+    /// Takes a snapshot and returns its peak resident size in bytes.
+    pub(crate) fn take(&self) -> u64 {
         let settings = self.machine.settings_path();
-        let measured = self.vrs(&["take", settings.to_str().expect("a plain path")]);
-        Step::of(measured, |document| &document["machines"][0])
+        peak_bytes(&self.vrs(&["take", settings.to_str().expect("a plain path")]))
     }
 
-    /// Restores the machine in place.
-    pub(crate) fn restore(&self, snapshot: &str) -> Step {
-        let measured = self.vrs(&["restore", snapshot, "--yes"]);
-        Step::of(measured, |document| &document["stats"])
+    /// Restores the machine in place and returns the peak resident size in bytes.
+    pub(crate) fn restore(&self, snapshot: &str) -> u64 {
+        peak_bytes(&self.vrs(&["restore", snapshot, "--yes"]))
     }
 
     fn vrs(&self, arguments: &[&str]) -> Measured {
@@ -151,28 +137,7 @@ impl Scene {
     }
 }
 
-/// One measured command of `vrs`, with the bytes that it moved as its `--json` output tells them.
-pub(crate) struct Step {
-    pub(crate) measured: Measured,
-    counts: Value,
-}
-
-impl Step {
-    fn of(measured: Measured, counts: impl Fn(&Value) -> &Value) -> Self {
-        let document = serde_json::from_str(&measured.stdout).expect("a JSON document");
-        let counts = counts(&document).clone();
-        Self { measured, counts }
-    }
-
-    /// A count by its name in docs/json.md.
-    pub(crate) fn count(&self, name: &str) -> Option<u64> {
-        self.counts[name].as_u64()
-    }
-
-    pub(crate) fn peak_bytes(&self) -> u64 {
-        self.measured
-            .usage
-            .peak_bytes
-            .expect("a system that measures peak resident size")
-    }
+fn peak_bytes(measured: &Measured) -> u64 {
+    let peak_bytes = measured.usage.peak_bytes;
+    peak_bytes.expect("a system that measures peak resident size")
 }

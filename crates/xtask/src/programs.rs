@@ -1,0 +1,282 @@
+//! vrs, restic, rustic and borg, each with a repository of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use vrs_testkit::SampleMachine;
+
+use crate::measured::{Measured, measure, measure_ending_with};
+
+const PASSWORD: &str = "only for this benchmark";
+
+/// As `vrs` says it.
+const DONE_WITH_WARNINGS: i32 = 3;
+
+/// A program with an empty repository.
+pub(crate) struct Program {
+    kind: Kind,
+    folder: TempDir,
+    vrs: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Vrs,
+    /// Without what it remembers on the host.
+    UncachedVrs,
+    Restic,
+    Rustic,
+    Borg,
+}
+
+/// Where a machine is, for a program that stores or restores it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) folder: &'a Path,
+    pub(crate) settings: &'a Path,
+}
+
+impl Program {
+    /// vrs and those of the others that this system has.
+    pub(crate) fn installed(vrs: &Path) -> Vec<Self> {
+        let all = [Kind::Vrs, Kind::Restic, Kind::Rustic, Kind::Borg];
+        Self::those_of(&all, vrs)
+    }
+
+    /// The same, and vrs once more without its cache.
+    pub(crate) fn contenders(vrs: &Path) -> Vec<Self> {
+        let all = [
+            Kind::Vrs,
+            Kind::UncachedVrs,
+            Kind::Restic,
+            Kind::Rustic,
+            Kind::Borg,
+        ];
+        Self::those_of(&all, vrs)
+    }
+
+    fn those_of(kinds: &[Kind], vrs: &Path) -> Vec<Self> {
+        let is_there = |kind: &&Kind| {
+            let mut command = Command::new(kind.program(vrs));
+            command.arg("--version").output().is_ok()
+        };
+        let installed = kinds.iter().filter(is_there);
+        installed.map(|kind| Self::of(*kind, vrs)).collect()
+    }
+
+    pub(crate) const fn is_peer(&self) -> bool {
+        !matches!(self.kind, Kind::Vrs | Kind::UncachedVrs)
+    }
+
+    fn of(kind: Kind, vrs: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let program = Self {
+            kind,
+            folder,
+            vrs: vrs.to_owned(),
+        };
+        fs::write(program.path("password"), PASSWORD).expect("room for a password");
+        fs::create_dir(program.path("files")).expect("a folder");
+        program.run(match kind {
+            Kind::Vrs | Kind::UncachedVrs | Kind::Restic | Kind::Rustic => &["init"],
+            Kind::Borg => &["init", "--encryption", "repokey-blake2"],
+        });
+        program
+    }
+
+    /// What it is called by its command for storing.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Vrs => "vrs take",
+            Kind::UncachedVrs => "vrs take --no-cache",
+            Kind::Restic => "restic backup",
+            Kind::Rustic => "rustic backup",
+            Kind::Borg => "borg create --compression zstd",
+        }
+    }
+
+    /// Stores a state and returns by how much the repository grows, in bytes.
+    pub(crate) fn store(&self, state: &Path) -> u64 {
+        let before = self.repository_bytes();
+        if self.is_peer() {
+            let files = self.path("files");
+            fs::copy(state, files.join("state.sav")).expect("room for the state");
+            self.store_folder(&files, "::{now:%s.%f}");
+        } else {
+            self.take(state);
+        }
+        self.repository_bytes() - before
+    }
+
+    /// Stores a machine as a snapshot. `name` is one of its own.
+    pub(crate) fn store_machine(&self, machine: Place<'_>, name: &str) -> Measured {
+        if self.is_peer() {
+            self.store_folder(machine.folder, &format!("::{name}"))
+        } else {
+            self.run(&["take", "--name", name, text(machine.settings)])
+        }
+    }
+
+    fn store_folder(&self, folder: &Path, archive: &str) -> Measured {
+        let folder = text(folder);
+        match self.kind {
+            Kind::Borg => self.run(&["create", "--compression", "zstd", archive, folder]),
+            _ => self.run(&["backup", folder]),
+        }
+    }
+
+    /// Brings a machine back where it was, whatever is there. `name` is that of the snapshot,
+    /// `steps_back` how many came after it.
+    pub(crate) fn restore_machine(
+        &self,
+        machine: Place<'_>,
+        name: &str,
+        steps_back: usize,
+    ) -> Measured {
+        let folder = text(machine.folder);
+        match self.kind {
+            Kind::Vrs | Kind::UncachedVrs => {
+                // The guest of the model saw a processor that this computer does not have.
+                let snapshot = format!("bench@{name}");
+                let arguments = ["restore", &snapshot, "--yes", "--force", "saved-state"];
+                measure_ending_with(DONE_WITH_WARNINGS, &mut self.command(&arguments))
+            }
+            Kind::Restic => {
+                let id = self.resticlike_id(&["snapshots", "--json"], steps_back);
+                self.run(&["restore", &id, "--target", "/"])
+            }
+            Kind::Rustic => {
+                let id = self.resticlike_id(&["snapshots", "--json", "--group-by", ""], steps_back);
+                fs::create_dir_all(machine.folder).expect("the machine's folder");
+                self.run(&["restore", &format!("{id}:{folder}"), folder, "--delete"])
+            }
+            Kind::Borg => {
+                let mut command = self.command(&["extract", &format!("::{name}")]);
+                measure(command.current_dir("/"))
+            }
+        }
+    }
+
+    /// The id of the snapshot after which so many came.
+    fn resticlike_id(&self, list: &[&str], steps_back: usize) -> String {
+        let listed: Value = serde_json::from_str(&self.run(list).stdout).expect("JSON");
+        let mut snapshots = Vec::new();
+        collect_snapshots(&listed, &mut snapshots);
+        snapshots.sort();
+        let (_, id) = snapshots
+            .into_iter()
+            .rev()
+            .nth(steps_back)
+            .expect("a snapshot");
+        id
+    }
+
+    /// How large the repository is.
+    pub(crate) fn repository_bytes(&self) -> u64 {
+        bytes_below(&self.path("repository"))
+    }
+
+    /// A machine without disks, in this state. It is another one each time, which makes no difference
+    /// to the chunks.
+    fn take(&self, state: &Path) {
+        let folder = tempfile::tempdir_in(self.path("files")).expect("a temporary folder");
+        let mut machine = SampleMachine::builder(folder.path(), "saved").build();
+        machine.save_state(b"");
+        let snapshots = machine.folder().join("Snapshots");
+        let own = fs::read_dir(snapshots)
+            .expect("its files")
+            .find_map(|file| {
+                let path = file.expect("a file").path();
+                (path.extension()? == "sav").then_some(path)
+            });
+        fs::copy(state, own.expect("the saved state")).expect("room for the state");
+        self.run(&["take", text(&machine.settings_path())]);
+    }
+
+    fn run(&self, arguments: &[&str]) -> Measured {
+        measure(&mut self.command(arguments))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.kind.program(&self.vrs));
+        command.args(self.kind.quiet());
+        let repository = self.path("repository");
+        command
+            .args(arguments)
+            .env("HOME", self.folder.path())
+            .env("XDG_CACHE_HOME", self.path("cache"))
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .env("VRS_REPOSITORY", &repository)
+            .env("VRS_PASSWORD_FILE", self.path("password"))
+            .env("VRS_STATE_DIR", self.path("state"))
+            .env("VRS_CACHE_DIR", self.path("cache"))
+            .env("VRS_VBOXMANAGE", self.path("no VBoxManage"))
+            .env("RESTIC_REPOSITORY", &repository)
+            .env("RESTIC_PASSWORD_FILE", self.path("password"))
+            .env("RUSTIC_REPOSITORY", &repository)
+            .env("RUSTIC_PASSWORD_FILE", self.path("password"))
+            .env("BORG_REPO", &repository)
+            .env("BORG_PASSPHRASE", PASSWORD)
+            .env("BORG_BASE_DIR", self.folder.path());
+        command
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+impl Kind {
+    fn program(self, vrs: &Path) -> &Path {
+        match self {
+            Self::Vrs | Self::UncachedVrs => vrs,
+            Self::Restic => Path::new("restic"),
+            Self::Rustic => Path::new("rustic"),
+            Self::Borg => Path::new("borg"),
+        }
+    }
+
+    const fn quiet(self) -> &'static [&'static str] {
+        match self {
+            Self::Vrs | Self::Restic => &["--quiet"],
+            Self::UncachedVrs => &["--quiet", "--no-cache"],
+            Self::Rustic => &["--no-progress", "--log-level", "error"],
+            Self::Borg => &["--error"],
+        }
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a plain path")
+}
+
+/// All objects with an id and a time, wherever they are: programs nest them differently.
+fn collect_snapshots(value: &Value, found: &mut Vec<(String, String)>) {
+    let (id, time) = (value["id"].as_str(), value["time"].as_str());
+    if let Some((id, time)) = id.zip(time) {
+        found.push((time.to_owned(), id.to_owned()));
+        return;
+    }
+    match value {
+        Value::Array(all) => all.iter().for_each(|one| collect_snapshots(one, found)),
+        Value::Object(all) => all.values().for_each(|one| collect_snapshots(one, found)),
+        _ => {}
+    }
+}
+
+fn bytes_below(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).expect("a folder of the repository");
+    let bytes = entries.map(|entry| {
+        let entry = entry.expect("an entry of the repository");
+        let metadata = entry.metadata().expect("its size");
+        if metadata.is_dir() {
+            bytes_below(&entry.path())
+        } else {
+            metadata.len()
+        }
+    });
+    bytes.sum()
+}

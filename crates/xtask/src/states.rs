@@ -1,0 +1,121 @@
+//! States of one machine: a disk with an ext4 that is in use, and a saved state.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use vrs_testkit::{SampleDisk, SampleMachine, write_raw_to_image};
+
+use crate::guest_files::GuestFiles;
+use crate::guest_memory;
+
+/// How large a machine is.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Virtual size of its disk.
+    pub disk_mebibytes: u64,
+    /// Its memory.
+    pub memory_mebibytes: u64,
+}
+
+/// Two states of a machine, kept aside; one of them at a time is in the machine's folder.
+pub(crate) struct States {
+    folder: PathBuf,
+    machine: SampleMachine,
+}
+
+impl States {
+    /// Makes both, in a folder that is removed by the caller.
+    pub(crate) fn make(folder: &Path, size: Size) -> Self {
+        let mut guest = GuestFiles::new(folder, size.disk_mebibytes);
+        let mut machine = SampleMachine::builder(&folder.join("now"), "bench")
+            .disk(SampleDisk::dynamic(size.disk_mebibytes << 20))
+            .nvram(540_000)
+            .build();
+        let keep = |machine: &mut SampleMachine, guest: &GuestFiles, number| {
+            write_raw_to_image(&machine.chain(0)[0], guest.raw());
+            machine.save_state(&guest_memory::stream(size.memory_mebibytes, number));
+            copy(machine.folder(), &folder.join(format!("state {number}")));
+        };
+        keep(&mut machine, &guest, 0);
+        guest.change(1);
+        keep(&mut machine, &guest, 1);
+        fs::remove_file(guest.raw()).expect("the raw image");
+        fs::remove_dir_all(machine.folder()).expect("the machine's folder");
+        Self {
+            folder: folder.to_owned(),
+            machine,
+        }
+    }
+
+    pub(crate) fn machine_folder(&self) -> &Path {
+        self.machine.folder()
+    }
+
+    pub(crate) fn settings(&self) -> PathBuf {
+        self.machine.settings_path()
+    }
+
+    /// The disk's image in a state.
+    pub(crate) fn image(&self, state: u8) -> PathBuf {
+        let image = &self.machine.chain(0)[0];
+        let within = image
+            .strip_prefix(self.machine.folder())
+            .expect("the machine's folder");
+        self.path(state).join(within)
+    }
+
+    fn path(&self, state: u8) -> PathBuf {
+        self.folder.join(format!("state {state}"))
+    }
+
+    /// Runs something with the machine in a state, which must not change it.
+    pub(crate) fn with<T>(&self, state: u8, run: impl FnOnce() -> T) -> T {
+        let kept = self.path(state);
+        fs::rename(&kept, self.machine.folder()).expect("a kept state");
+        let done = run();
+        fs::rename(self.machine.folder(), kept).expect("the machine's folder");
+        done
+    }
+
+    /// Runs something with a copy of the machine in a state, or with nothing at its place. Afterwards
+    /// the machine must be in another state.
+    pub(crate) fn restoring<T>(&self, from: Option<u8>, to: u8, run: impl FnOnce() -> T) -> T {
+        if let Some(state) = from {
+            copy(&self.path(state), self.machine.folder());
+        }
+        let done = run();
+        self.require(to);
+        fs::remove_dir_all(self.machine.folder()).expect("the machine's folder");
+        done
+    }
+
+    fn require(&self, state: u8) {
+        let image = &self.machine.chain(0)[0];
+        let same = Command::new("cmp")
+            .arg("-s")
+            .arg(image)
+            .arg(self.image(state))
+            .status();
+        assert!(
+            same.expect("cmp").success(),
+            "{} is not as in state {state}",
+            image.display()
+        );
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(from)
+        .arg(to)
+        .status()
+        .expect("cp");
+    assert!(
+        copied.success(),
+        "cp -a {} {}",
+        from.display(),
+        to.display()
+    );
+}
