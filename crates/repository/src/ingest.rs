@@ -27,9 +27,6 @@ use crate::store::{
 use crate::survival::{self, Needed};
 use crate::tree::{self, NewFile};
 
-/// A smaller file is hashed before its cache is read.
-const SMALLEST_CACHED_BYTES: u64 = 4 * READ_BYTES;
-
 /// See [`Ingest`].
 pub(crate) struct ResticIngest<'a> {
     repository: &'a ResticRepository,
@@ -73,22 +70,6 @@ impl<'a> ResticIngest<'a> {
         })
     }
 
-    fn scan_cache<'b>(
-        &'b self,
-        source: &'b FileSource,
-        cutter: Cutter,
-        size_bytes: u64,
-    ) -> Option<ScanCache<'b>> {
-        let folder = self.repository.scan_folder()?;
-        let key = &self.repository.key.scan;
-        match cutter {
-            Cutter::Grid(grid) if size_bytes >= SMALLEST_CACHED_BYTES => {
-                Some(ScanCache::of(key, folder, &source.local, grid))
-            }
-            Cutter::Grid(_) | Cutter::Content(_) => None,
-        }
-    }
-
     fn read(
         &self,
         source: &FileSource,
@@ -108,11 +89,7 @@ impl<'a> ResticIngest<'a> {
         let parts = self.parts(source, before.size_bytes);
         let chunks = intake.chunks(parts, cutter, self.repository.waiting_threads())?;
         if let Some(cache) = cache.filter(|cache| cache.is_wrong()) {
-            cache.remove();
-            self.sink.progress.warn(&format!(
-                "the scan cache of {} was wrong and is not used; the file is read again",
-                source.local.display()
-            ));
+            cache.remove(self.sink.progress);
             return self.read(source, file, cutter, before, None);
         }
         Ok((chunks, intake.tally))
@@ -172,7 +149,7 @@ impl Ingest for ResticIngest<'_> {
             subject: source.path.to_string(),
             total_bytes: Some(before.size_bytes),
         });
-        let cache = self.scan_cache(source, cutter, before.size_bytes);
+        let cache = ScanCache::for_file(self.repository, &source.local, cutter, before.size_bytes);
         let (chunks, tally) = self.read(source, &file, cutter, before, cache.as_ref())?;
         let ingested = ingested(&tally, before);
         let complete = tally.total_bytes.into_inner() == before.size_bytes;

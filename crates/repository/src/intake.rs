@@ -266,17 +266,15 @@ impl Worker<'_> {
             return Ok((self.chunk(raw)?, None));
         };
         let seen = cache.seen(raw);
-        if let Some(entry) = entry.filter(|entry| entry.is_of(&seen))
-            && let Some(chunk) = self.intake.sink.known(&entry.chunk)?
-        {
-            if entry.is_sample() && self.intake.zeros.id_of(raw) != entry.chunk {
-                cache.disprove();
-            }
+        let known = entry.filter(|entry| entry.is_of(&seen));
+        let proven = known.and_then(|entry| cache.proven(entry, || self.intake.zeros.id_of(raw)));
+        let stored = proven.map_or(Ok(None), |id| self.intake.sink.known(&id))?;
+        if let Some(chunk) = stored {
             let length_bytes = raw.len() as u64;
             let recognised = &self.intake.tally.recognised_bytes;
             recognised.fetch_add(length_bytes, Ordering::Relaxed);
             self.account(length_bytes, false);
-            return Ok((chunk, Some(entry)));
+            return Ok((chunk, entry));
         }
         let id = self.intake.zeros.id_of(raw);
         let chunk = self.identified(raw, id)?;

@@ -19,10 +19,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use secrecy::zeroize::Zeroize;
 use tempfile::NamedTempFile;
+use vrs_progress::Progress;
 
-use crate::chunking::Grid;
+use crate::chunking::{Cutter, Grid, READ_BYTES};
 use crate::id::ChunkId;
 use crate::platform;
+use crate::repository::ResticRepository;
+
+/// A smaller file is hashed before its cache is read.
+const SMALLEST_FILE_BYTES: u64 = 4 * READ_BYTES;
 
 const MAGIC: &[u8; 16] = b"vrs scan cache 1";
 const HEADER_BYTES: usize = 32;
@@ -72,7 +77,7 @@ impl Entry {
     }
 
     /// One in 256 is looked at twice.
-    pub(crate) const fn is_sample(&self) -> bool {
+    const fn is_sample(&self) -> bool {
         self.seen[0] == 0
     }
 }
@@ -107,6 +112,44 @@ impl<'a> ScanCache<'a> {
         }
     }
 
+    /// The cache of a file that begins and is cut as `cutter` says, if that is worth it.
+    pub(crate) fn for_file(
+        repository: &'a ResticRepository,
+        image: &'a Path,
+        cutter: Cutter,
+        size_bytes: u64,
+    ) -> Option<Self> {
+        let folder = repository.scan_folder()?;
+        match cutter {
+            Cutter::Grid(grid) if size_bytes >= SMALLEST_FILE_BYTES => {
+                Some(Self::of(&repository.key.scan, folder, image, grid))
+            }
+            Cutter::Grid(_) | Cutter::Content(_) => None,
+        }
+    }
+
+    /// The id of the chunk that was last seen with this number, if these are its bytes.
+    pub(crate) fn recognise(
+        &self,
+        number: u64,
+        raw: &[u8],
+        hash: impl Fn() -> ChunkId,
+    ) -> Option<ChunkId> {
+        let entry = self.entries(number, 1).pop().flatten()?;
+        let seen = entry.is_of(&self.seen(raw));
+        seen.then(|| self.proven(entry, hash)).flatten()
+    }
+
+    /// The chunk of an entry that knew some bytes, unless it is one of those looked at twice and `hash`
+    /// says otherwise.
+    pub(crate) fn proven(&self, entry: Entry, hash: impl Fn() -> ChunkId) -> Option<ChunkId> {
+        if entry.is_sample() && hash() != entry.chunk {
+            self.wrong.store(true, Ordering::Release);
+            return None;
+        }
+        Some(entry.chunk)
+    }
+
     /// The BLAKE3 by which an entry knows some bytes.
     pub(crate) fn seen(&self, raw: &[u8]) -> [u8; 32] {
         self.key.hash(raw)
@@ -117,8 +160,8 @@ impl<'a> ScanCache<'a> {
         let mut entries = Vec::with_capacity(count);
         let mut number = first;
         while entries.len() < count {
-            let (block, within) = (number / BLOCK_ENTRIES as u64, number % BLOCK_ENTRIES as u64);
-            let known = self.block(block);
+            let known = self.block(number.div_euclid(BLOCK_ENTRIES as u64));
+            let within = number.rem_euclid(BLOCK_ENTRIES as u64);
             let rest = usize::try_from(within).unwrap_or(usize::MAX);
             let wanted = BLOCK_ENTRIES
                 .saturating_sub(rest)
@@ -148,11 +191,6 @@ impl<'a> ScanCache<'a> {
         whole.then(|| entries.chunks_exact(ENTRY_BYTES).map(decoded).collect())
     }
 
-    /// Says that an entry was a lie although its block was sound.
-    pub(crate) fn disprove(&self) {
-        self.wrong.store(true, Ordering::Release);
-    }
-
     /// Whether an entry was disproved; nothing that this cache said counts then.
     pub(crate) fn is_wrong(&self) -> bool {
         self.wrong.load(Ordering::Acquire)
@@ -172,8 +210,12 @@ impl<'a> ScanCache<'a> {
         })
     }
 
-    /// Removes it, as something in it was wrong.
-    pub(crate) fn remove(&self) {
+    /// Removes it, as something in it was wrong, and says so.
+    pub(crate) fn remove(&self, progress: &dyn Progress) {
+        progress.warn(&format!(
+            "the scan cache of {} was wrong and is not used; the file is read again",
+            self.image.display()
+        ));
         // Whoever cannot remove it cannot replace it either, and finds it wrong again.
         let _ = std::fs::remove_file(self.key.path(&self.folder, self.image));
     }
@@ -270,7 +312,6 @@ fn decoded(bytes: &[u8]) -> Option<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chunking::Cutter;
     use crate::store::Chunking;
 
     fn grid(chunk_bytes: u32) -> Grid {
@@ -295,7 +336,7 @@ mod tests {
 
     /// Every third chunk is not known.
     fn entry(number: u8) -> Option<Entry> {
-        (number % 3 != 0).then(|| Entry {
+        (!number.is_multiple_of(3)).then(|| Entry {
             seen: [number; 32],
             chunk: ChunkId::from_bytes([number; 32]),
         })

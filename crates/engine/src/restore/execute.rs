@@ -240,7 +240,7 @@ pub(super) fn request(intent: &RestoreIntent) -> Result<RestoreRequest> {
         Ok(RestoreFile {
             path: tree_path(&file.path)?,
             target: file.target.clone(),
-            local_chunking: None,
+            local_chunking: Some(grid::chunking_of_local(&file.target)),
         })
     });
     let seeds = intent.seeds.iter().map(|seed| SeedFile {

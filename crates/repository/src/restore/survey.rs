@@ -19,6 +19,8 @@ use crate::intake::RangeReader;
 use crate::layout::StoredChunk;
 use crate::parallel;
 use crate::platform;
+use crate::scan_cache::ScanCache;
+use crate::sink::{ZeroChunks, is_zero};
 use crate::store::RestoreRequest;
 
 use super::Restore;
@@ -105,6 +107,21 @@ struct Searched<'a> {
     path: &'a Path,
     file: &'a File,
     stable: bool,
+    /// What it held when it was last stored, and on which grid.
+    cache: Option<(&'a ScanCache<'a>, Grid)>,
+}
+
+impl Searched<'_> {
+    fn id_of(&self, zeros: &ZeroChunks, cut: &Range<u64>, raw: &[u8]) -> ChunkId {
+        let hash = || zeros.id_of(raw);
+        let on_grid = self
+            .cache
+            .filter(|(_, grid)| grid.chunks(cut.start..u64::MAX).next() == Some(cut.clone()));
+        let recognised = on_grid
+            .filter(|_| !is_zero(raw))
+            .and_then(|(cache, grid)| cache.recognise(grid.number_at(cut.start), raw, hash));
+        recognised.unwrap_or_else(hash)
+    }
 }
 
 /// A chunk as it lies on this host.
@@ -147,8 +164,18 @@ impl Restore<'_> {
 
     /// Compares a target with what is wanted in it.
     fn compare(&self, number: u32, target: &mut Target, survey: &mut Survey) -> Result<()> {
-        let mut states = std::mem::take(&mut target.states);
-        let compared = self.compare_states(number, target, &mut states, survey);
+        let before = std::mem::take(&mut target.states);
+        let mut states = before.clone();
+        let cache = target.cutter.and_then(|cutter| {
+            ScanCache::for_file(self.repository, &target.local, cutter, target.local_bytes)
+        });
+        let mut compared = self.compare_states(number, target, cache.as_ref(), &mut states, survey);
+        if let Some(cache) = cache.as_ref().filter(|cache| cache.is_wrong()) {
+            cache.remove(self.progress);
+            states = before;
+            compared = self.compare_states(number, target, None, &mut states, survey);
+        }
+        drop(cache);
         target.states = states;
         compared
     }
@@ -157,6 +184,7 @@ impl Restore<'_> {
         &self,
         number: u32,
         target: &Target,
+        cache: Option<&ScanCache<'_>>,
         states: &mut [State],
         survey: &mut Survey,
     ) -> Result<()> {
@@ -173,6 +201,7 @@ impl Restore<'_> {
             path: &target.local,
             file,
             stable: false,
+            cache: cache.zip(target.grid()),
         };
         let mut rest = states.iter_mut().zip(target.chunks.iter());
         let note = |seen: Vec<Seen>| {
@@ -242,7 +271,7 @@ impl Restore<'_> {
             seen.push(Seen {
                 offset: cut.start,
                 length_bytes,
-                id: self.zeros.id_of(raw),
+                id: searched.id_of(&self.zeros, &cut, raw),
             });
             rest = after;
         }
@@ -264,6 +293,7 @@ impl Restore<'_> {
             path: &target.local,
             file,
             stable: false,
+            cache: None,
         };
         self.search(
             searched,
@@ -307,7 +337,7 @@ impl Restore<'_> {
             let Ok(metadata) = seed.file.metadata() else {
                 return Ok(());
             };
-            if !metadata.is_file() {
+            if !metadata.is_file() || self.was_searched(seed) {
                 return Ok(());
             }
             let local = seed
@@ -318,6 +348,7 @@ impl Restore<'_> {
                 path: &seed.path,
                 file: &seed.file,
                 stable: matches!(local, LocalFile::Seed(_)),
+                cache: None,
             };
             match self.search(searched, seed.cutter, 0..metadata.len(), survey) {
                 Err(error @ Error::LocalFile { .. }) => {
@@ -329,6 +360,14 @@ impl Restore<'_> {
         });
         survey.seeds = seeds;
         searched
+    }
+
+    /// Whether this file is a target whose former grid was searched.
+    fn was_searched(&self, seed: &Seed) -> bool {
+        let target = seed
+            .target
+            .and_then(|number| self.targets.get(number as usize));
+        target.is_some_and(|target| target.cutter == Some(seed.cutter))
     }
 
     fn search(
@@ -436,6 +475,14 @@ impl Target {
             }
             Some((range, position))
         })
+    }
+
+    /// The grid on which the local file was cut.
+    const fn grid(&self) -> Option<Grid> {
+        match self.cutter {
+            Some(Cutter::Grid(grid)) => Some(grid),
+            Some(Cutter::Content(_)) | None => None,
+        }
     }
 
     /// Whether a grid cuts the wanted file into exactly its chunks.
