@@ -38,7 +38,30 @@ impl Default for SavedStateFile {
     }
 }
 
+/// A guest sees the processor that there is.
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+fn own_processor() -> ([u8; 12], u32) {
+    let first = raw_cpuid::cpuid!(0);
+    let words = [first.ebx, first.edx, first.ecx].map(u32::to_le_bytes);
+    let vendor = words.concat().try_into().expect("twelve bytes");
+    (vendor, raw_cpuid::cpuid!(1).eax)
+}
+
+#[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
+fn own_processor() -> ([u8; 12], u32) {
+    SavedStateFile::default().processor
+}
+
 impl SavedStateFile {
+    /// One that can go on here.
+    #[must_use]
+    pub fn of_this_computer() -> Self {
+        Self {
+            processor: own_processor(),
+            ..Self::default()
+        }
+    }
+
     /// The file.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {

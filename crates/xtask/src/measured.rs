@@ -1,7 +1,7 @@
 //! A command that is run and measured.
 
 use std::io::Read as _;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::platform::{Usage, wait};
@@ -16,28 +16,6 @@ pub(crate) struct Measured {
 
 /// Runs a command that must succeed.
 pub(crate) fn measure(command: &mut Command) -> Measured {
-    let (status, measured) = measure_any(command);
-    assert!(
-        status.success(),
-        "{command:?}: {status}\n{}",
-        measured.stdout
-    );
-    measured
-}
-
-/// Runs a command that must end with this code.
-pub(crate) fn measure_ending_with(code: i32, command: &mut Command) -> Measured {
-    let (status, measured) = measure_any(command);
-    assert_eq!(
-        status.code(),
-        Some(code),
-        "{command:?}: {}",
-        measured.stdout
-    );
-    measured
-}
-
-fn measure_any(command: &mut Command) -> (ExitStatus, Measured) {
     let begun = Instant::now();
     let mut child = command
         .stdin(Stdio::null())
@@ -49,10 +27,10 @@ fn measure_any(command: &mut Command) -> (ExitStatus, Measured) {
     let mut pipe = child.stdout.take().expect("its output");
     pipe.read_to_string(&mut stdout).expect("its output");
     let (status, usage) = wait(&mut child).expect("its end");
-    let measured = Measured {
+    assert!(status.success(), "{command:?}: {status}\n{stdout}");
+    Measured {
         wall_time: begun.elapsed(),
         usage,
         stdout,
-    };
-    (status, measured)
+    }
 }

@@ -8,12 +8,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use vrs_testkit::SampleMachine;
 
-use crate::measured::{Measured, measure, measure_ending_with};
+use crate::measured::{Measured, measure};
 
 const PASSWORD: &str = "only for this benchmark";
-
-/// As `vrs` says it.
-const DONE_WITH_WARNINGS: i32 = 3;
 
 /// A program with an empty repository.
 pub(crate) struct Program {
@@ -139,10 +136,7 @@ impl Program {
         let folder = text(machine.folder);
         match self.kind {
             Kind::Vrs | Kind::UncachedVrs => {
-                // The guest of the model saw a processor that this computer does not have.
-                let snapshot = format!("bench@{name}");
-                let arguments = ["restore", &snapshot, "--yes", "--force", "saved-state"];
-                measure_ending_with(DONE_WITH_WARNINGS, &mut self.command(&arguments))
+                self.run(&["restore", &format!("bench@{name}"), "--yes"])
             }
             Kind::Restic => {
                 let id = self.resticlike_id(&["snapshots", "--json"], steps_back);
