@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::platform::{Usage, wait};
+use crate::platform::{self, Usage, wait};
 
 /// What a command cost and said.
 #[derive(Debug)]
@@ -16,6 +16,7 @@ pub(crate) struct Measured {
 
 /// Runs a command that must succeed.
 pub(crate) fn measure(command: &mut Command) -> Measured {
+    platform::forget_peak();
     let begun = Instant::now();
     let mut child = command
         .stdin(Stdio::null())
