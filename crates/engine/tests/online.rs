@@ -10,6 +10,8 @@
 mod common;
 mod registered;
 
+use std::io::Read as _;
+
 use common::{Scene, assert_sound};
 use registered::{Known, recover_all, running_machine, virtualbox};
 use vrs_engine::capture::CaptureMode;
@@ -187,11 +189,14 @@ fn images_that_somebody_still_writes_to_are_not_merged() {
         .last()
         .unwrap();
     let mut orphan = std::process::Command::new("sh")
-        .args(["-c", "exec sleep 60 >> \"$0\""])
+        .args(["-c", "exec 3>> \"$0\"; echo open; exec sleep 600"])
         .arg(&image)
+        .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let mut is_open = [0; 5];
+    let mut said = orphan.stdout.take().unwrap();
+    said.read_exact(&mut is_open).unwrap();
     let owed = recover::owed(&scene.host).unwrap();
     let refused = recover::finish(&scene.host, scene.store(), &owed[0], &NoProgress);
     orphan.kill().unwrap();

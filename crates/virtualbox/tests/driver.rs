@@ -55,7 +55,7 @@ fn driver(folder: &Path, script: &str) -> VBoxManage {
     );
     std::fs::write(&program, script).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let patience = Duration::from_secs(1);
+    let patience = Duration::from_secs(2);
     VBoxManage::locate(&LocateOptions {
         program: Some(program),
         patience,
@@ -203,7 +203,7 @@ fn a_machine_that_does_not_power_off_is_stopped_in_an_emergency() {
         .unwrap();
     let warning = warnings.list.lock().unwrap().join("\n");
     assert!(
-        warning.contains("did nothing for 1 seconds after 10 %"),
+        warning.contains("did nothing for 2 seconds after 10 %"),
         "{warning}"
     );
 }
