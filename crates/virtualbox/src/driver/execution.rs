@@ -53,13 +53,18 @@ impl VBoxManage {
             ..Order::new(&arguments)
         };
         // VBoxManage may report a failure although the machine is saved (1 in 100 on 7.2.22).
-        self.achieve(&order, progress, |patience| {
-            let state = self
-                .settled(id, "save the state of", patience, progress)?
-                .state;
-            standing(state, &[MachineState::Saved], &DUE)
-                .map_err(|state| refused("save the state of", id, state))
+        let saved = self.achieve(&order, progress, |patience| {
+            let status = self.settled(id, "save the state of", patience, progress)?;
+            match standing(status.state.clone(), &[MachineState::Saved], &DUE) {
+                Ok(Standing::Done(())) => Ok(Standing::Done(status)),
+                Ok(Standing::Due(problem)) => Ok(Standing::Due(problem)),
+                Err(state) => Err(refused("save the state of", id, state)),
+            }
         })?;
+        // The guest stands still: VirtualBox is not asked again for what it has just told.
+        if is_saved_state_named(&saved)? {
+            return Ok(());
+        }
         self.have_saved_state_named(id, &arguments, progress)
     }
 
@@ -72,24 +77,12 @@ impl VBoxManage {
         arguments: &[String],
         progress: &dyn Progress,
     ) -> Result<()> {
-        if self.is_saved_state_named(id)? {
-            return Ok(());
-        }
         self.save_settings(id, progress)?;
-        if self.is_saved_state_named(id)? {
+        if is_saved_state_named(&self.machine(id)?)? {
             return Ok(());
         }
         let problem = "the machine's settings do not name its saved state".to_owned();
         Err(self.not_done(arguments, problem))
-    }
-
-    fn is_saved_state_named(&self, id: MachineId) -> Result<bool> {
-        let status = self.machine(id)?;
-        let settings = MachineSettings::read(&status.settings_file)?;
-        let folder = status.settings_file.parent().unwrap_or(Path::new("/"));
-        let named = settings.state_file.as_deref();
-        let named = named.map(|location| settings.resolve(folder, location));
-        Ok(named.is_some() && named == status.state_file)
     }
 
     /// Throws the machine's saved state away; it is powered off then. One without a saved state stays
@@ -120,6 +113,15 @@ impl VBoxManage {
             other => other,
         }
     }
+}
+
+/// Whether the settings on disk name the saved state that VirtualBox tells of.
+fn is_saved_state_named(status: &MachineStatus) -> Result<bool> {
+    let settings = MachineSettings::read(&status.settings_file)?;
+    let folder = status.settings_file.parent().unwrap_or(Path::new("/"));
+    let named = settings.state_file.as_deref();
+    let named = named.map(|location| settings.resolve(folder, location));
+    Ok(named.is_some() && named == status.state_file)
 }
 
 fn control(id: MachineId, action: &str) -> [String; 3] {
