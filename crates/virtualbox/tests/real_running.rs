@@ -307,7 +307,7 @@ fn is_cancelled_after_refusals(vboxmanage: &VBoxManage, machine: &RigMachine<'_>
         let moment = Duration::from_millis(100);
         let outcomes = [
             other.pause(id, &NoProgress),
-            other.save_state(id, &NoProgress),
+            other.save_state(id, &NoProgress).map(drop),
             other.power_off(id, &NoProgress),
             other.settled_machine(id, moment, &NoProgress).map(drop),
         ];

@@ -101,7 +101,7 @@ impl Scene {
         match change {
             Change::Pause => vboxmanage.pause(id, &self.warnings),
             Change::Resume => vboxmanage.resume(id, &self.warnings),
-            Change::Save => vboxmanage.save_state(id, &self.warnings),
+            Change::Save => vboxmanage.save_state(id, &self.warnings).map(drop),
             Change::Discard => vboxmanage.discard_state(id, &self.warnings),
             Change::ExtraData => vboxmanage.set_extra_data(id, "k", Some("v"), &self.warnings),
             Change::Take => self.take(NEVER).map(|taken| {

@@ -272,8 +272,7 @@ impl<'a> Capture<'a> {
         self.progress.step("save-state");
         let (machine, progress) = (self.intent.machine, self.progress);
         self.saved_since = Some(Instant::now());
-        self.virtualbox.save_state(machine, progress)?;
-        let status = self.virtualbox.machine(machine)?;
+        let status = self.virtualbox.save_state(machine, progress)?;
         let on_disk = std::fs::read_to_string(&status.settings_file)
             .map_err(|error| Error::io("read", &status.settings_file, error))?;
         let state_file = status.state_file.unwrap_or_default();

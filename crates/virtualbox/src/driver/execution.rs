@@ -42,10 +42,10 @@ impl VBoxManage {
         })
     }
 
-    /// Saves the state of the running or paused machine and ends it. When this returns, its files are
-    /// at rest, its session is closed and its settings on disk name the saved state. One that is
-    /// saved stays so.
-    pub fn save_state(&self, id: MachineId, progress: &dyn Progress) -> Result<()> {
+    /// Saves the state of the running or paused machine, ends it, and tells how it stands. When this
+    /// returns, its files are at rest, its session is closed and its settings on disk name the saved
+    /// state. One that is saved stays so.
+    pub fn save_state(&self, id: MachineId, progress: &dyn Progress) -> Result<MachineStatus> {
         const DUE: [MachineState; 2] = [MachineState::Running, MachineState::Paused];
         let arguments = control(id, "savestate");
         let order = Order {
@@ -63,7 +63,7 @@ impl VBoxManage {
         })?;
         // The guest stands still: VirtualBox is not asked again for what it has just told.
         if is_saved_state_named(&saved)? {
-            return Ok(());
+            return Ok(saved);
         }
         self.have_saved_state_named(id, &arguments, progress)
     }
@@ -76,10 +76,11 @@ impl VBoxManage {
         id: MachineId,
         arguments: &[String],
         progress: &dyn Progress,
-    ) -> Result<()> {
+    ) -> Result<MachineStatus> {
         self.save_settings(id, progress)?;
-        if is_saved_state_named(&self.machine(id)?)? {
-            return Ok(());
+        let saved = self.machine(id)?;
+        if is_saved_state_named(&saved)? {
+            return Ok(saved);
         }
         let problem = "the machine's settings do not name its saved state".to_owned();
         Err(self.not_done(arguments, problem))
