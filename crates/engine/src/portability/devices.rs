@@ -23,20 +23,24 @@ pub(super) fn verdicts(moved: &Move<'_>, settings: &MachineSettings) -> Vec<Verd
 }
 
 fn adapters(virtualbox: &VBoxManage, settings: &MachineSettings) -> Vec<Verdict> {
-    let adapters = settings.hardware.network_adapters.iter();
-    let bridged = adapters.filter(|adapter| adapter.enabled);
-    let bridged: Vec<_> = bridged
-        .filter_map(|adapter| Some((adapter.slot, adapter.bridged_to.as_ref()?)))
-        .collect();
-    if bridged.is_empty() {
+    if bridged(settings).next().is_none() {
         return Vec::new();
     }
-    let Ok(present) = virtualbox.bridged_interfaces() else {
-        return Vec::new();
-    };
-    let missing = bridged
-        .into_iter()
-        .filter(|(_, interface)| !present.contains(interface));
+    virtualbox
+        .bridged_interfaces()
+        .map(|present| bridged_elsewhere(settings, &present))
+        .unwrap_or_default()
+}
+
+/// The slots of adapters in use that are bridged, and to what.
+fn bridged(settings: &MachineSettings) -> impl Iterator<Item = (u32, &String)> {
+    let adapters = settings.hardware.network_adapters.iter();
+    let used = adapters.filter(|adapter| adapter.enabled);
+    used.filter_map(|adapter| Some((adapter.slot, adapter.bridged_to.as_ref()?)))
+}
+
+fn bridged_elsewhere(settings: &MachineSettings, present: &[String]) -> Vec<Verdict> {
+    let missing = bridged(settings).filter(|(_, interface)| !present.contains(interface));
     let verdict = |(slot, interface): (u32, &String)| {
         let number = slot.saturating_add(1);
         Verdict::risky(
@@ -172,6 +176,58 @@ mod tests {
         insta::assert_snapshot!(
             named_pack(&packs, "other").unwrap().reason,
             @"the machine uses the extension pack 'other' for it, which is not installed here"
+        );
+    }
+
+    fn settings(hardware: &str) -> MachineSettings {
+        let id = uuid::Uuid::from_u128(1);
+        let text = format!(
+            "<VirtualBox version=\"1.19-linux\"><Machine uuid=\"{{{id}}}\" name=\"web\"><Hardware>{hardware}</Hardware></Machine></VirtualBox>"
+        );
+        MachineSettings::parse(&text, Path::new("/vms/web/web.vbox")).unwrap()
+    }
+
+    #[test]
+    fn an_adapter_in_use_has_to_find_its_interface() {
+        let settings = settings(
+            r#"<Network>
+              <Adapter slot="0" enabled="true"><BridgedInterface name="eth9"/></Adapter>
+              <Adapter slot="1" enabled="false"><BridgedInterface name="eth8"/></Adapter>
+              <Adapter slot="2" enabled="true"><BridgedInterface name="eth0"/></Adapter>
+              <Adapter slot="3" enabled="true"><NAT/></Adapter>
+            </Network>"#,
+        );
+        let verdicts = bridged_elsewhere(&settings, &["eth0".to_owned()]);
+        assert_eq!(verdicts.len(), 1, "{verdicts:?}");
+        insta::assert_snapshot!(
+            verdicts[0],
+            @"network: network adapter 1: it is bridged to 'eth9', which is not here, so that the machine will not start; choose one of `VBoxManage list bridgedifs` with `VBoxManage modifyvm --bridge-adapter1`"
+        );
+    }
+
+    #[test]
+    fn a_shared_folder_has_to_be_here() {
+        let here = std::env::temp_dir();
+        let settings = settings(&format!(
+            r#"<SharedFolders><SharedFolder name="a" hostPath="{}"/><SharedFolder name="b" hostPath="/nowhere at all"/></SharedFolders>"#,
+            here.display()
+        ));
+        let verdicts = shared_folders(&settings);
+        assert_eq!(verdicts.len(), 1, "{verdicts:?}");
+        insta::assert_snapshot!(
+            verdicts[0],
+            @"shared-folder: shared folder 'b': there is no folder '/nowhere at all' here; create it, or the guest will not see it"
+        );
+    }
+
+    #[test]
+    fn usb_filters_are_for_other_devices() {
+        let settings = settings(
+            r#"<USB><DeviceFilters><DeviceFilter name="stick" active="true"/></DeviceFilters></USB>"#,
+        );
+        insta::assert_snapshot!(
+            usb(&settings).unwrap(),
+            @"usb: USB filters: they are for devices of another computer: stick; look at them before it starts: what fits is taken from this computer"
         );
     }
 
