@@ -27,7 +27,7 @@ use vrs_repository::store::{RestoreFile, RestoreRequest, SnapshotStore};
 use vrs_virtualbox::MachineId;
 
 pub use self::accept::{AcceptPlan, FORCE_ACCEPTED, latest};
-pub(crate) use self::claim::{claim, withdraw};
+pub(crate) use self::claim::{claim, delete_snapshots, withdraw};
 pub use self::plan::{MigrateOptions, MigratePlan};
 pub use self::returning::accepted_here;
 pub(crate) use self::returning::{Ended, finish};

@@ -15,6 +15,7 @@ use std::sync::Mutex;
 
 use common::{MIB, Scene, assert_same, assert_sound, tree};
 use registered::{Known, recover_all, running_machine, small_machine, virtualbox};
+use vrs_engine::delete::{self, DeletePlan};
 use vrs_engine::machine::Machine;
 use vrs_engine::migrate::{self, AcceptPlan, MigrateOptions, MigratePlan, Migrated};
 use vrs_engine::portability::{self, Level};
@@ -24,7 +25,7 @@ use vrs_engine::snapshot::Snapshot;
 use vrs_engine::take::{self, TakeOptions, TakePlan};
 use vrs_engine::{Error, ErrorKind, Result, catalog};
 use vrs_progress::{Counter, NoProgress, Phase, Progress};
-use vrs_repository::ResticRepository;
+use vrs_repository::{ResticRepository, SnapshotStore as _};
 use vrs_testkit::{SavedStateFile, run_at_every_step};
 use vrs_virtualbox::MachineState;
 
@@ -323,6 +324,11 @@ fn the_first_of_two_hosts_takes_a_machine_over() {
         .to_string();
     assert!(fourth.contains("thirdhost did so at 20"), "{fourth}");
     assert_sound(&scene, "claims");
+
+    // What tells of it goes with the snapshot.
+    let plan = DeletePlan::make(listed);
+    delete::execute(scene.store(), &plan, &NoProgress).unwrap();
+    assert_eq!(scene.store().snapshots().unwrap().snapshots, []);
 }
 
 /// Lets the other host take the machine over in the moment in which this one is about to claim it.

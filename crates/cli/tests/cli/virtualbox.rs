@@ -171,6 +171,26 @@ fn an_encrypted_image_is_warned_of_whether_its_machine_runs_or_not() {
 }
 
 #[test]
+fn an_older_virtualbox_that_forgets_zeros_is_warned_of() {
+    let computer = Computer::new();
+    computer
+        .virtualbox
+        .set_state(computer.machine.id(), "running");
+    let older = FaultKind::Say {
+        stdout: "7.0.14r161095\n".to_owned(),
+        stderr: String::new(),
+        code: 0,
+    };
+    computer.virtualbox.inject(&Fault::once("--version", older));
+    let planned = computer.succeeds(&["take", "web", "--dry-run"]);
+    let row = planned.lines().find(|line| line.starts_with("zero-blocks"));
+    assert!(
+        row.is_some_and(|row| row.contains("7.0.14") && row.contains("warning")),
+        "{planned}"
+    );
+}
+
+#[test]
 fn what_virtualbox_said_is_shown_on_request() {
     let computer = Computer::new();
     computer.succeeds(&["take", "web"]);

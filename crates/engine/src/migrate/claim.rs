@@ -2,7 +2,7 @@
 //!
 //! A claim is a snapshot of its own without a machine, as the retention policy is: the only thing that
 //! can be added through every kind of storage. Its tags are `vrs-accepted=<id of the migration>`,
-//! `vrs-machine=<id>` and `vrs-claim=<id>`; it holds one small file.
+//! `vrs-machine=<id>` and `vrs-claim=<id>`; it holds one small file. It goes together with the snapshot that the machine moved into.
 //!
 //! Guarantees: of several hosts that accept one migration, at most one goes on without force, wherever a
 //! listing shows what was written before it began. Each looks before it writes and again after that, and
@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::manifest::tree_path;
 use crate::records::{self, AcceptedMachine, ClaimedMachine};
-use crate::snapshot::{ACCEPTED, CLAIM, MACHINE};
+use crate::snapshot::{ACCEPTED, CLAIM, MACHINE, Snapshot};
 
 const FILE: &str = "vrs-accepted.json";
 
@@ -82,6 +82,25 @@ pub(crate) fn withdraw(
     let own = own_claim(host, accepted.machine, &accepted.migration)?;
     let (ours, _) = claims(store, &accepted.migration, own.as_deref())?;
     delete(store, &ours, progress)
+}
+
+/// Deletes snapshots, and then the claims on machines that had moved into them.
+pub(crate) fn delete_snapshots<'a>(
+    store: &dyn SnapshotStore,
+    snapshots: impl Iterator<Item = &'a Snapshot>,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let snapshots: Vec<_> = snapshots.collect();
+    let ids: Vec<_> = snapshots.iter().map(|snapshot| snapshot.id).collect();
+    store.delete(&ids, progress)?;
+    let migrations = snapshots
+        .iter()
+        .filter_map(|snapshot| snapshot.migration.as_ref());
+    for migration in migrations {
+        let (_, claims) = claims(store, migration, None)?;
+        delete(store, &claims, progress)?;
+    }
+    Ok(())
 }
 
 /// The id of this host's claim, written or about to be.

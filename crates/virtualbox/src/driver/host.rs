@@ -146,6 +146,15 @@ mod tests {
     }
 
     #[test]
+    fn a_path_is_read_whole() {
+        let text = "API version:                     7_2\nDefault machine folder:          C:\\VirtualBox VMs\n";
+        assert_eq!(
+            values_of(text, "Default machine folder"),
+            ["C:\\VirtualBox VMs"]
+        );
+    }
+
+    #[test]
     fn recorded_host() {
         let host = HostInfo::parse(include_str!("../../tests/recorded/7.2.22/hostinfo.txt"));
         assert_eq!(
