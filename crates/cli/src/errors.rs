@@ -76,7 +76,7 @@ impl Error {
         }
     }
 
-    fn engine(&self) -> Option<&vrs_engine::Error> {
+    pub fn engine(&self) -> Option<&vrs_engine::Error> {
         match self {
             Self::Engine(error) | Self::WrongPassword { error, .. } => Some(error),
             _ => None,

@@ -20,6 +20,7 @@ mod freeze;
 mod leftovers;
 mod pause;
 mod strays;
+mod take_watch;
 mod thaw;
 mod watch;
 

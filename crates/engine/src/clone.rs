@@ -80,6 +80,7 @@ pub fn plan(
     // Nothing that exists is at stake: whoever makes a second machine may try.
     let portability = moved.examine(&VerdictName::ALL)?;
     Ok(RestorePlan {
+        accept_forced: false,
         portability,
         snapshot: snapshot.clone(),
         manifest,

@@ -8,6 +8,7 @@ use vrs_progress::Progress;
 use vrs_repository::store::SnapshotStore;
 
 use crate::error::Result;
+use crate::migrate;
 use crate::snapshot::Snapshot;
 
 /// Snapshots that will be deleted.
@@ -33,6 +34,5 @@ pub fn execute(
     plan: &DeletePlan,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let ids: Vec<_> = plan.snapshots.iter().map(|snapshot| snapshot.id).collect();
-    Ok(store.delete(&ids, progress)?)
+    migrate::delete_snapshots(store, plan.snapshots.iter(), progress)
 }

@@ -9,7 +9,8 @@ use vrs_progress::Progress;
 use vrs_virtualbox::{MachineId, MachineState};
 
 use crate::file_holder::FileHolder;
-use crate::{portability, preflight::Verdict};
+use crate::portability;
+use crate::preflight::{self, Verdict};
 
 /// The result of a use case.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -130,7 +131,9 @@ pub enum Error {
         snapshot: String,
     },
     /// Somebody took the machine over.
-    #[error("machine '{name}' was taken over already: {how}; `vrs clone` makes a second machine")]
+    #[error(
+        "machine '{name}' was taken over already: {how}; `vrs clone` makes a second machine; `--force accepted` takes it over all the same, if the other one will never run again"
+    )]
     AcceptedAlready {
         /// The machine.
         name: String,
@@ -427,6 +430,16 @@ impl Error {
             operation,
             path: path.to_owned(),
             source,
+        }
+    }
+
+    /// What the preflight holds against the machine, where that is the error.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<Verdict> {
+        match self {
+            Self::PreflightRefused { refusals, .. } => refusals.clone(),
+            Self::VirtualBox(error) => preflight::encrypted_settings(error).into_iter().collect(),
+            _ => Vec::new(),
         }
     }
 

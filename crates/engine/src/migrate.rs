@@ -9,13 +9,12 @@
 //! Guarantees: from the moment on at which another host can see the snapshot the machine does not
 //! start here unnoticed, unless somebody does so with VirtualBox between two steps of an interrupted
 //! migration; then it stays, and that is said. Before that moment an interrupted migration leaves the
-//! machine as it was; from then on it is finished. No host accepts a migration twice, or one after
-//! which it sees a newer snapshot of the machine.
-//!
-//! Not guaranteed: that two other hosts do not both accept one migration. Snapshots never change, so
-//! the repository cannot tell the second of them, until the first has taken a snapshot.
+//! machine as it was; from then on it is finished. No host accepts a migration twice, or one that another
+//! host claimed in the repository (see `claim`), or one after which it sees a newer snapshot of the
+//! machine, unless it is forced.
 
 mod accept;
+mod claim;
 mod plan;
 mod returning;
 
@@ -27,7 +26,8 @@ use vrs_progress::Progress;
 use vrs_repository::store::{RestoreFile, RestoreRequest, SnapshotStore};
 use vrs_virtualbox::MachineId;
 
-pub use self::accept::{AcceptPlan, latest};
+pub use self::accept::{AcceptPlan, FORCE_ACCEPTED, latest};
+pub(crate) use self::claim::{claim, delete_snapshots, withdraw};
 pub use self::plan::{MigrateOptions, MigratePlan};
 pub use self::returning::accepted_here;
 pub(crate) use self::returning::{Ended, finish};

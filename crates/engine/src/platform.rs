@@ -165,6 +165,24 @@ pub fn free_bytes(path: &Path) -> Result<u64> {
     fs4::available_space(path).map_err(|error| Error::io("ask for the free space of", path, error))
 }
 
+/// Whether a folder is there and this user's, or at least open to this user. Everything is open to
+/// root, and yet the folders of others are none of root's.
+#[cfg(unix)]
+pub fn is_own_folder(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let user = rustix::process::geteuid();
+    let is_open = || rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
+    fs::metadata(path).is_ok_and(|folder| {
+        folder.is_dir() && (folder.uid() == user.as_raw() || (!user.is_root() && is_open()))
+    })
+}
+
+/// Whether a folder is there; whose it is cannot be told.
+#[cfg(not(unix))]
+pub fn is_own_folder(path: &Path) -> bool {
+    path.is_dir()
+}
+
 /// What is equal for files on one volume; none where that cannot be told.
 #[cfg(unix)]
 pub fn volume_of(path: &Path) -> Option<u64> {
@@ -179,19 +197,19 @@ pub fn volume_of(path: &Path) -> Option<std::ffi::OsString> {
     Some(first.as_os_str().to_owned())
 }
 
-/// The answer of the processor to CPUID with subleaf 0: EAX, EBX, ECX, EDX. `None` where it has none.
+/// The answer of the processor to CPUID: EAX, EBX, ECX, EDX. `None` where it has none.
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-pub fn cpuid(leaf: u32) -> Option<[u32; 4]> {
+pub fn cpuid(leaf: u32, subleaf: u32) -> Option<[u32; 4]> {
     const FIRST_EXTENDED: u32 = 0x8000_0000;
     let last = raw_cpuid::cpuid!(leaf & FIRST_EXTENDED).eax;
-    let answer = raw_cpuid::cpuid!(leaf, 0);
+    let answer = raw_cpuid::cpuid!(leaf, subleaf);
     (leaf <= last).then_some([answer.eax, answer.ebx, answer.ecx, answer.edx])
 }
 
 /// Other processors have no such question.
 #[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
-pub fn cpuid(leaf: u32) -> Option<[u32; 4]> {
-    let _ = leaf;
+pub fn cpuid(leaf: u32, subleaf: u32) -> Option<[u32; 4]> {
+    let _ = (leaf, subleaf);
     None
 }
 

@@ -2,8 +2,11 @@
 //!
 //! Guarantees: nothing is changed here, and of a stored saved state only its two ends, the headers of
 //! its units and the guest's processor are read. Where there is nothing to say the list is empty.
-//! Not guaranteed: that a saved state without a verdict resumes. Its devices' data is VirtualBox's
-//! own; a processor is compared by its vendor and its features only.
+//! Not guaranteed: that a saved state without a verdict resumes. Not compared are: its devices' data
+//! and the versions of its units, which are VirtualBox's own (its version stands for them); what of a
+//! processor `processor` does not name; the host's chip set, graphics and sound; parallel and serial
+//! ports and host-only or internal networks. An extension pack is looked for only where the settings
+//! tell that one is needed: for the remote display and for encrypted disks; a saved state names none.
 //!
 //! How VirtualBox judges is from its source (`SSM.cpp`, `CPUMR3CpuId.cpp`).
 

@@ -58,6 +58,31 @@ pub fn examine(
         .collect())
 }
 
+/// Looks at what of a machine at rest is stored otherwise than it seems. Nothing is done to such a
+/// machine, so nothing can hurt it.
+#[must_use]
+pub fn examine_at_rest(machine: &Machine, inventory: &Inventory) -> Vec<Verdict> {
+    media::encryption(machine.folder(), &inventory.settings)
+}
+
+/// The verdict on a machine whose settings VirtualBox encrypted, if that is the error. It cannot be
+/// forced: nothing tells which files the machine has.
+pub(crate) fn encrypted_settings(error: &vrs_virtualbox::Error) -> Option<Verdict> {
+    let vrs_virtualbox::Error::Encrypted { path, machine } = error else {
+        return None;
+    };
+    let machine = machine.map_or_else(|| "MACHINE".to_owned(), |machine| machine.to_string());
+    let subject = path.as_ref().map(|path| path.display().to_string());
+    Some(Verdict::refused(
+        VerdictName::Encryption,
+        subject.as_deref().unwrap_or(&machine),
+        "VirtualBox encrypted the machine's settings, so that vrs cannot tell which files it has",
+        format!(
+            "decrypt it with `VBoxManage encryptvm {machine} setencryption --old-password FILE`"
+        ),
+    ))
+}
+
 /// Fails with all refusals, if there are any; warns of the rest.
 pub fn refuse_or_warn(
     machine: &Machine,

@@ -13,6 +13,7 @@ use vrs_virtualbox::MachineId;
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
+use crate::migrate;
 use crate::policy::Policy;
 use crate::retention::{Candidate, Reason, reasons};
 use crate::snapshot::Snapshot;
@@ -83,7 +84,7 @@ impl PrunePlan {
         options: &PruneOptions,
         progress: &dyn Progress,
     ) -> Result<PruneStats> {
-        store.delete(&self.deleted_ids(), progress)?;
+        migrate::delete_snapshots(store, self.deleted(), progress)?;
         Ok(store.prune(options, progress)?)
     }
 }

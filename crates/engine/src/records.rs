@@ -51,6 +51,17 @@ pub struct AcceptedMachine {
     pub at: jiff::Timestamp,
 }
 
+/// A machine that this host is about to take over, or took over: how its claim in the repository is
+/// recognised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClaimedMachine {
+    pub(crate) machine: MachineId,
+    /// Id of the migration.
+    pub(crate) migration: String,
+    /// Id of the claim.
+    pub(crate) claim: String,
+}
+
 /// All records of one kind.
 pub(crate) struct Records<T> {
     folder: PathBuf,
@@ -65,6 +76,11 @@ pub(crate) fn moved(host: &Host) -> Records<MovedMachine> {
 /// Machines that this host took over.
 pub(crate) fn accepted(host: &Host) -> Records<AcceptedMachine> {
     Records::new(&host.state_folder, "accepted")
+}
+
+/// Claims of this host.
+pub(crate) fn claimed(host: &Host) -> Records<ClaimedMachine> {
+    Records::new(&host.state_folder, "claimed")
 }
 
 impl<T: Serialize + DeserializeOwned> Records<T> {

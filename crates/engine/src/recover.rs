@@ -74,7 +74,10 @@ pub fn finish(
     refuse_another_repository(store, unfinished, &intent.repository, location)?;
     let mut journal = host.journals().resume(unfinished.machine)?;
     let outcome = match progress_of(host, intent, unfinished.furthest_step)? {
-        Reached::Nothing => Recovered::Dropped,
+        Reached::Nothing => {
+            withdraw_claim(host, store, intent, progress)?;
+            Recovered::Dropped
+        }
         Reached::Something => Recovered::Finished(restore::carry_out(
             host,
             store,
@@ -215,6 +218,7 @@ fn release_captured(host: &Host, machine: MachineId, progress: &dyn Progress) ->
 /// the machine's lock. Where that cannot be told, it stays owed.
 pub(crate) fn drop_if_unchanged(
     host: &Host,
+    store: &dyn SnapshotStore,
     intent: &RestoreIntent,
     journal: Journal,
     progress: &dyn Progress,
@@ -223,9 +227,25 @@ pub(crate) fn drop_if_unchanged(
         return Ok(());
     };
     match progress_of(host, intent, unfinished.furthest_step)? {
-        Reached::Nothing => journal.finish(progress),
+        Reached::Nothing => {
+            withdraw_claim(host, store, intent, progress)?;
+            journal.finish(progress)
+        }
         Reached::Something | Reached::Everything => Ok(()),
     }
+}
+
+/// Others may accept the migration that this host did not.
+fn withdraw_claim(
+    host: &Host,
+    store: &dyn SnapshotStore,
+    intent: &RestoreIntent,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let accepted = intent.accepts.as_ref();
+    accepted.map_or(Ok(()), |accepted| {
+        migrate::withdraw(host, store, accepted, progress)
+    })
 }
 
 enum Reached {

@@ -8,6 +8,7 @@
 
 mod execute;
 mod ownership;
+mod place;
 mod plan;
 
 use std::path::PathBuf;

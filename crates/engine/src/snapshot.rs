@@ -13,7 +13,7 @@ use vrs_virtualbox::MachineId;
 use crate::error::{Error, Result};
 
 const MARK: &str = "vrs";
-const MACHINE: &str = "vrs-machine=";
+pub(crate) const MACHINE: &str = "vrs-machine=";
 const MACHINE_NAME: &str = "vrs-name=";
 pub(crate) const SNAPSHOT_NAME: &str = "vrs-snapshot=";
 const SET: &str = "vrs-set=";
@@ -22,6 +22,10 @@ const MIGRATION: &str = "vrs-migrated=";
 pub(crate) const PINNED: &str = "vrs-pinned";
 /// Of the snapshot that holds the retention policy and no machine.
 pub(crate) const POLICY: &str = "vrs-policy";
+
+/// Of a snapshot that tells which host took a machine over: the migration, and the claim's own id.
+pub(crate) const ACCEPTED: &str = "vrs-accepted=";
+pub(crate) const CLAIM: &str = "vrs-claim=";
 
 /// One stored point in time of one machine.
 #[derive(Debug, Clone, PartialEq, Eq)]

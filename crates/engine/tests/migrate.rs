@@ -15,6 +15,7 @@ use std::sync::Mutex;
 
 use common::{MIB, Scene, assert_same, assert_sound, tree};
 use registered::{Known, recover_all, running_machine, small_machine, virtualbox};
+use vrs_engine::delete::{self, DeletePlan};
 use vrs_engine::machine::Machine;
 use vrs_engine::migrate::{self, AcceptPlan, MigrateOptions, MigratePlan, Migrated};
 use vrs_engine::portability::{self, Level};
@@ -24,7 +25,7 @@ use vrs_engine::snapshot::Snapshot;
 use vrs_engine::take::{self, TakeOptions, TakePlan};
 use vrs_engine::{Error, ErrorKind, Result, catalog};
 use vrs_progress::{Counter, NoProgress, Phase, Progress};
-use vrs_repository::ResticRepository;
+use vrs_repository::{ResticRepository, SnapshotStore as _};
 use vrs_testkit::{SavedStateFile, run_at_every_step};
 use vrs_virtualbox::MachineState;
 
@@ -208,6 +209,162 @@ fn it_comes_back_at_every_step_and_little_is_fetched() {
             assert!(recover::owed(&scene.host).unwrap().is_empty(), "{what}");
         },
     );
+}
+
+/// A plan for a host that is told no folder.
+fn plan_without_folder(
+    scene: &Scene,
+    store: &ResticRepository,
+    force: &[&str],
+) -> Result<RestorePlan> {
+    let snapshots = catalog::snapshots(store).unwrap().snapshots;
+    let options = RestoreOptions {
+        force: force.iter().map(|name| (*name).to_owned()).collect(),
+        ..RestoreOptions::default()
+    };
+    let snapshot = last(store);
+    AcceptPlan::make(
+        &scene.host,
+        store,
+        &snapshots,
+        &snapshot,
+        &options,
+        &NoProgress,
+    )
+    .map(|plan| plan.restore)
+}
+
+#[test]
+fn a_machine_whose_folder_is_not_here_goes_to_the_default_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = running_machine(folder.path());
+    send(&scene, scene.store(), &NoProgress).unwrap();
+    let other = other_host(folder.path());
+    std::fs::rename(scene.machines().join("web"), folder.path().join("gone")).unwrap();
+    let there = plan_without_folder(&other, scene.store(), &[]).unwrap();
+    assert_eq!(
+        there.intent.folder,
+        scene.machines().join("web"),
+        "it is there"
+    );
+    assert_eq!(there.notes, Vec::<String>::new());
+
+    std::fs::remove_dir(scene.machines()).unwrap();
+    let plan = plan_without_folder(&other, scene.store(), &[]).unwrap();
+    let default = other.folder.join("virtualbox/VirtualBox VMs");
+    assert_eq!(plan.intent.folder, default.join("web"));
+    assert!(
+        plan.notes[0].contains("default machine folder"),
+        "{:?}",
+        plan.notes
+    );
+    restore::execute(&other.host, scene.store(), &plan, &NoProgress).unwrap();
+    let machine = Machine::find(&other.host, "web").unwrap();
+    assert_eq!(machine.settings_file, default.join("web/web.vbox"));
+}
+
+/// A third host, without machines; its repository is the first one's.
+fn third_host(folder: &Path) -> Scene {
+    let folder = folder.join("third");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut scene = Known::ToVirtualBox.scene(&folder);
+    scene.host.name = "thirdhost".to_owned();
+    scene
+}
+
+#[test]
+fn the_first_of_two_hosts_takes_a_machine_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = running_machine(folder.path());
+    send(&scene, scene.store(), &NoProgress).unwrap();
+    let (other, third) = (other_host(folder.path()), third_host(folder.path()));
+    // Both planned it before either began.
+    let snapshot = last(scene.store());
+    let late = accept_plan(&third, scene.store(), &snapshot).unwrap();
+    accept(&other, scene.store(), &NoProgress).unwrap();
+    let refused = restore::execute(&third.host, scene.store(), &late, &NoProgress).unwrap_err();
+    assert!(
+        matches!(refused, Error::AcceptedAlready { .. }),
+        "{refused}"
+    );
+    assert!(recover::owed(&third.host).unwrap().is_empty());
+    assert_eq!(tree(&third.machines()).len(), 0);
+
+    let refused = accept_plan(&third, scene.store(), &snapshot)
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("otherhost did so at 20"), "{refused}");
+    assert!(refused.contains("`--force accepted`"), "{refused}");
+    let listed = catalog::snapshots(scene.store()).unwrap().snapshots;
+    assert_eq!(
+        listed.len(),
+        1,
+        "what tells of it is no snapshot of a machine"
+    );
+
+    // The other one burnt down.
+    let options = RestoreOptions {
+        into: Some(third.machines()),
+        force: vec![migrate::FORCE_ACCEPTED.to_owned()],
+        ..RestoreOptions::default()
+    };
+    let host = &third.host;
+    let plan = AcceptPlan::make(
+        host,
+        scene.store(),
+        &listed,
+        &snapshot,
+        &options,
+        &NoProgress,
+    );
+    restore::execute(host, scene.store(), &plan.unwrap().restore, &NoProgress).unwrap();
+    assert_eq!(state(&third), MachineState::Saved);
+    let fourth = accept_plan(&scene, scene.store(), &snapshot)
+        .unwrap_err()
+        .to_string();
+    assert!(fourth.contains("thirdhost did so at 20"), "{fourth}");
+    assert_sound(&scene, "claims");
+
+    // What tells of it goes with the snapshot.
+    let plan = DeletePlan::make(listed);
+    delete::execute(scene.store(), &plan, &NoProgress).unwrap();
+    assert_eq!(scene.store().snapshots().unwrap().snapshots, []);
+}
+
+/// Lets the other host take the machine over in the moment in which this one is about to claim it.
+struct Meanwhile<'a>(&'a Path);
+
+impl Progress for Meanwhile<'_> {
+    fn phase(&self, _phase: Phase) {}
+    fn add(&self, _counter: Counter, _bytes: u64) {}
+    fn warn(&self, _warning: &str) {}
+    fn step(&self, step: &'static str) {
+        if step == "claim" {
+            let scene = Known::ToVirtualBox.scene(self.0);
+            accept(&other_host(self.0), scene.store(), &NoProgress).unwrap();
+        }
+    }
+}
+
+#[test]
+fn of_two_hosts_that_take_a_machine_over_at_once_at_most_one_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = running_machine(folder.path());
+    send(&scene, scene.store(), &NoProgress).unwrap();
+    let (other, third) = (other_host(folder.path()), third_host(folder.path()));
+    let snapshot = last(scene.store());
+    let late = accept_plan(&third, scene.store(), &snapshot).unwrap();
+    let meanwhile = Meanwhile(folder.path());
+    let refused = restore::execute(&third.host, scene.store(), &late, &meanwhile);
+    let refused = refused.unwrap_err();
+    assert!(
+        matches!(refused, Error::AcceptedAlready { .. }),
+        "{refused}"
+    );
+    assert_eq!(tree(&third.machines()).len(), 0);
+    assert_eq!(state(&other), MachineState::Saved);
+    let again = accept_plan(&third, scene.store(), &snapshot).unwrap_err();
+    assert!(again.to_string().contains("otherhost"), "{again}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::contents::sha256;
 use crate::tiny_disk::TinyDisk;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// What `VBoxManage` says when a lock is in its way.
 const LOCKED: &[&str] = &[
     "already locked",

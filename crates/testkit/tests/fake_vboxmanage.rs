@@ -259,7 +259,17 @@ fn answers_can_be_replaced_delayed_and_never_come() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    let is_struck = || {
+        fake.calls()
+            .iter()
+            .filter(|call| *call == "list vms")
+            .count()
+            == 3
+    };
+    while !is_struck() {
+        assert!(start.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(20));
+    }
     assert!(hanging.try_wait().unwrap().is_none());
     assert!(
         fake.run(["list", "vms"]).contains(&id),

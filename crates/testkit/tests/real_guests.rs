@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use vrs_testkit::{GuestCounts, GuestRecords, Rig, RigMachine};
+use vrs_testkit::{GuestCounts, GuestRecords, Rig, RigMachine, TinyDisk};
 
 const MIB: u64 = 1 << 20;
 
@@ -155,27 +155,44 @@ fn a_live_saved_state_of_a_storm_never_ends() {
     machine.call("snapshot", &["delete", &snapshot.to_string()]);
     assert!(machine.is_alive());
 
+    // The guest is outrun now and then, while the host's disk makes it wait.
+    let is_cancelled = (0..4).any(|_| grows_until_cancelled(&machine, &folder, 3 * plain_bytes));
+    assert!(is_cancelled, "every live saved state of the storm ended");
+    assert!(machine.is_alive());
+    assert_eq!(saved_state_bytes(folder.path()), 0);
+    machine.power_off();
+}
+
+/// Cancels a live VirtualBox snapshot once its saved state has grown past `limit_bytes`. One that came
+/// to be all the same is deleted.
+fn grows_until_cancelled(machine: &RigMachine<'_>, folder: &TinyDisk, limit_bytes: u64) -> bool {
+    let rig = machine.rig();
+    let id = machine.id().to_string();
     let mut live = Command::new(rig.vboxmanage())
-        .args([
-            "snapshot",
-            &machine.id().to_string(),
-            "take",
-            "live",
-            "--live",
-        ])
+        .args(["snapshot", &id, "take", "live", "--live"])
         .envs(rig.environment())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    wait_until(|| saved_state_bytes(folder.path()) > 3 * plain_bytes);
-    Command::new("kill")
-        .args(["-INT", &live.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(!live.wait().unwrap().success());
-    assert!(machine.is_alive());
-    assert_eq!(saved_state_bytes(folder.path()), 0);
-    machine.power_off();
+    let live_process = live.id().to_string();
+    let mut is_grown = false;
+    wait_until(|| {
+        is_grown = saved_state_bytes(folder.path()) > limit_bytes;
+        is_grown || live.try_wait().unwrap().is_some()
+    });
+    if is_grown {
+        Command::new("kill")
+            .args(["-INT", &live_process])
+            .status()
+            .unwrap();
+    }
+    let is_taken = live.wait().unwrap().success();
+    if is_taken {
+        machine.call("snapshot", &["delete", "live"]);
+    } else {
+        assert!(is_grown, "it failed by itself");
+    }
+    !is_taken
 }
 
 /// What the largest saved state in a folder has grown to.
@@ -188,10 +205,10 @@ fn saved_state_bytes(folder: &Path) -> u64 {
         .unwrap_or_default()
 }
 
-fn wait_until(reached: impl Fn() -> bool) {
+fn wait_until(mut reached: impl FnMut() -> bool) {
     let start = Instant::now();
     while !reached() {
-        assert!(start.elapsed() < Duration::from_secs(60));
+        assert!(start.elapsed() < Duration::from_secs(120));
         thread::sleep(Duration::from_millis(20));
     }
 }

@@ -243,7 +243,7 @@ pub enum Error {
     },
 
     /// Settings that only VirtualBox can read, with a password.
-    #[error("{} are encrypted; vrs cannot read them: decrypt the machine with `VBoxManage encryptvm` first", settings_of(.path.as_deref()))]
+    #[error("{} are encrypted; vrs cannot read them: decrypt the machine with `VBoxManage encryptvm ID setencryption --old-password FILE` first", settings_of(.path.as_deref()))]
     Encrypted {
         /// The settings file, where it is known.
         path: Option<PathBuf>,
@@ -452,7 +452,7 @@ mod tests {
         assert_snapshot!(Error::Xml { path: file(), source }, @"the machine settings in '/vms/m/m.vbox' are not valid XML; restore them from the file's copy with -prev at the end of its name, or from a snapshot");
         assert_snapshot!(Error::settings("there is no <Machine>"), @"the machine settings are not usable: there is no <Machine>; restore them from the file's copy with -prev at the end of its name, or from a snapshot");
         assert_snapshot!(Error::settings("there is no <Machine>").in_file(Path::new("/m.vbox")), @"the machine settings in '/m.vbox' are not usable: there is no <Machine>; restore them from the file's copy with -prev at the end of its name, or from a snapshot");
-        assert_snapshot!(Error::Encrypted { path: file(), machine: None }, @"the machine settings in '/vms/m/m.vbox' are encrypted; vrs cannot read them: decrypt the machine with `VBoxManage encryptvm` first");
+        assert_snapshot!(Error::Encrypted { path: file(), machine: None }, @"the machine settings in '/vms/m/m.vbox' are encrypted; vrs cannot read them: decrypt the machine with `VBoxManage encryptvm ID setencryption --old-password FILE` first");
         assert_snapshot!(Error::NoSuchMedium { medium: MediumId::default() }, @"the machine settings have no hard disk 00000000-0000-0000-0000-000000000000; they belong to another state of the machine");
         let source = std::io::Error::from(std::io::ErrorKind::NotFound);
         assert_snapshot!(Error::Io { operation: "read", path: "/vms/m/m.vbox".into(), source }, @"cannot read '/vms/m/m.vbox'");

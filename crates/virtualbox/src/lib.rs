@@ -15,9 +15,9 @@ mod state;
 mod version;
 
 pub use driver::{
-    DeviceType, Frontend, HostInfo, ImageIds, ListedVirtualBoxSnapshot, LocateOptions,
-    MachineReadable, MachineStatus, Medium, MediumKind, RegisteredMachine, SERVICE_ENDS_WITHIN,
-    TakeVirtualBoxSnapshot, VBoxManage, parse_virtualbox_snapshots,
+    DeviceType, ExtensionPack, Frontend, HostInfo, ImageIds, ListedVirtualBoxSnapshot,
+    LocateOptions, MachineReadable, MachineStatus, Medium, MediumKind, RegisteredMachine,
+    SERVICE_ENDS_WITHIN, TakeVirtualBoxSnapshot, VBoxManage, parse_virtualbox_snapshots,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use id::{MachineId, MediumId, VirtualBoxSnapshotId};

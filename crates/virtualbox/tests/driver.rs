@@ -17,7 +17,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use vrs_progress::{Counter, NoProgress, Phase, Progress};
-use vrs_virtualbox::{Error, ErrorKind, LocateOptions, MachineId, VBoxManage};
+use vrs_virtualbox::{Error, ErrorKind, LocateOptions, MachineId, MachineState, VBoxManage};
 
 const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recorded/7.2.22");
 const ID: &str = "60b68e35-fd26-488e-8d09-97ddb3cc17b1";
@@ -55,7 +55,7 @@ fn driver(folder: &Path, script: &str) -> VBoxManage {
     );
     std::fs::write(&program, script).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let patience = Duration::from_secs(1);
+    let patience = Duration::from_secs(2);
     VBoxManage::locate(&LocateOptions {
         program: Some(program),
         patience,
@@ -203,9 +203,64 @@ fn a_machine_that_does_not_power_off_is_stopped_in_an_emergency() {
         .unwrap();
     let warning = warnings.list.lock().unwrap().join("\n");
     assert!(
-        warning.contains("did nothing for 1 seconds after 10 %"),
+        warning.contains("did nothing for 2 seconds after 10 %"),
         "{warning}"
     );
+}
+
+/// Questions lock a machine, too, and VirtualBox refuses others meanwhile.
+#[test]
+fn calls_of_several_threads_come_one_after_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = r#"
+        mkdir "$0.busy" || { echo 'two at a time' >&2; exit 1; }
+        sleep 0.05; rmdir "$0.busy"
+        printf 'name="m"\nUUID="%s"\nCfgFile="/m.vbox"\nVMState="running"\n' $id"#;
+    let vboxmanage = driver(folder.path(), script);
+    std::thread::scope(|scope| {
+        let ask = || vboxmanage.machine(id()).unwrap();
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+        threads
+            .into_iter()
+            .for_each(|thread| drop(thread.join().unwrap()));
+    });
+    assert_eq!(calls(folder.path()).len(), 4);
+}
+
+/// As VirtualBox's service does when it is killed meanwhile.
+#[test]
+fn an_answer_that_was_cut_is_asked_for_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = r#"
+        printf 'name="m"\nUUID="%s"\nCfgFile="/m.vbox"\n' $id
+        [ $calls = 1 ] || echo 'VMState="aborted"'"#;
+    let vboxmanage = driver(folder.path(), script);
+    let status = vboxmanage.machine(id()).unwrap();
+    assert_eq!(status.state, MachineState::Aborted);
+}
+
+/// Paths of other systems come as they are.
+#[test]
+fn paths_of_windows_and_macos_are_read() {
+    for (shown, path) in [
+        (
+            r"C:\\Users\\a b\\VirtualBox VMs\\m\\m.vbox",
+            r"C:\Users\a b\VirtualBox VMs\m\m.vbox",
+        ),
+        (
+            "/Users/a b/VirtualBox VMs/m/m.vbox",
+            "/Users/a b/VirtualBox VMs/m/m.vbox",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let answer =
+            format!("name=\"m\"\nUUID=\"{ID}\"\nCfgFile=\"{shown}\"\nVMState=\"poweroff\"\r\n");
+        std::fs::write(folder.path().join("answer"), answer).unwrap();
+        let script = "cat \"$(dirname \"$0\")/answer\"";
+        let status = driver(folder.path(), script).machine(id()).unwrap();
+        assert_eq!(status.settings_file, Path::new(path));
+        assert_eq!(status.state, MachineState::PoweredOff);
+    }
 }
 
 #[test]

@@ -563,3 +563,19 @@ fn types_of_media_are_known() {
     assert_eq!(found, expected);
     same_media(&vboxmanage, &settings_of(&machine), machine.folder());
 }
+
+#[test]
+#[ignore = "needs the VirtualBox rig; scripts/test runs it"]
+fn virtualbox_tells_where_machines_go_and_what_packs_there_are() {
+    let rig = Rig::start();
+    let vboxmanage = driver(&rig);
+    let folder = vboxmanage.default_machine_folder().unwrap();
+    assert!(folder.is_some_and(|folder| folder.is_absolute()));
+    let packs = vboxmanage.extension_packs().unwrap();
+    assert!(
+        packs
+            .iter()
+            .all(|pack| !pack.name.is_empty() && !pack.version.is_empty()),
+        "{packs:?}"
+    );
+}

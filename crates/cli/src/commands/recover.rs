@@ -27,8 +27,12 @@ pub fn run(context: &Context, args: &RecoverArgs) -> Result<Exit> {
             (_, false) => finish(context, &host, &unfinished),
         };
         let outcome = outcome.unwrap_or_else(|error| {
-            exit = exit.max(error.exit());
-            let failure = Failure::new(&error, context.is_verbose());
+            let ended = exit_of(&host, &unfinished, &error);
+            exit = exit.max(ended);
+            let failure = Failure {
+                exit_code: ended.code(),
+                ..Failure::new(&error, context.is_verbose())
+            };
             context.printer.failure(&failure);
             RecoverOutcome::Failed { error: failure }
         });
@@ -45,6 +49,15 @@ pub fn run(context: &Context, args: &RecoverArgs) -> Result<Exit> {
         context.printer.outcome(&report)?;
     }
     Ok(exit)
+}
+
+/// A machine to which something is still owed needs recovery, whatever kept that from being done.
+fn exit_of(host: &Host, unfinished: &Unfinished, error: &Error) -> Exit {
+    let owed = host.journals().of_machine(unfinished.machine);
+    match error.exit() {
+        Exit::Failed if !matches!(owed, Ok(None)) => Exit::NeedsRecovery,
+        exit => exit,
+    }
 }
 
 fn wanted_operations(host: &Host, args: &RecoverArgs) -> Result<Vec<Unfinished>> {

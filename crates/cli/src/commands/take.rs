@@ -3,6 +3,7 @@
 use vrs_engine::Host;
 use vrs_engine::capture::CaptureMode;
 use vrs_engine::machine::Machine;
+use vrs_engine::preflight::Verdict;
 use vrs_engine::recover;
 use vrs_engine::take::{self, TakeOptions, TakePlan, Taken};
 use vrs_repository::SnapshotStore;
@@ -138,12 +139,21 @@ impl Call<'_> {
         Ok(machine.again(self.host)?)
     }
 
+    /// What a plan would show, of a machine for which there can be none.
+    fn planned_refusals(&self, error: &Error) -> Vec<Verdict> {
+        let engine = error.engine().filter(|_| self.args.dry_run);
+        engine.map(vrs_engine::Error::refusals).unwrap_or_default()
+    }
+
     fn note(&mut self, machine: String, outcome: Result<TakeOutcome>) {
         let outcome = outcome.unwrap_or_else(|error| {
             self.exit = self.exit.max(error.exit());
             let failure = Failure::new(&error, self.context.is_verbose());
             self.context.printer.failure(&failure);
-            TakeOutcome::Failed { error: failure }
+            TakeOutcome::Failed {
+                error: failure,
+                verdicts: self.planned_refusals(&error),
+            }
         });
         self.report.machines.push(TakeEntry { machine, outcome });
     }

@@ -33,7 +33,12 @@ pub struct TakeEntry {
 pub enum TakeOutcome {
     Taken(TakenEntry),
     Planned(PlannedEntry),
-    Failed { error: Failure },
+    Failed {
+        error: Failure,
+        /// Why a machine cannot be taken, where a plan was wanted.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        verdicts: Vec<Verdict>,
+    },
 }
 
 /// A snapshot that was taken.
@@ -172,7 +177,7 @@ impl Report for TakeEntry {
             TakeOutcome::Taken(taken) => taken.human(out),
             TakeOutcome::Planned(planned) => planned.human(out),
             // Failures are told where they happen.
-            TakeOutcome::Failed { .. } => Ok(()),
+            TakeOutcome::Failed { verdicts, .. } => write!(out, "{}", verdict_table(verdicts)),
         }
     }
 }
@@ -211,8 +216,8 @@ impl PlannedEntry {
         )?;
         if let Some(mode) = self.capture {
             writeln!(out, "  it would be captured {}", way(mode))?;
-            write!(out, "{}", verdict_table(&self.verdicts))?;
         }
+        write!(out, "{}", verdict_table(&self.verdicts))?;
         let mut table = Columns::new(vec![
             Column::Text("File"),
             Column::Number("Size"),
@@ -252,6 +257,9 @@ pub fn captured(capture: &CaptureRecord) -> String {
 }
 
 fn verdict_table(verdicts: &[Verdict]) -> String {
+    if verdicts.is_empty() {
+        return String::new();
+    }
     let mut table = Columns::new(vec![
         Column::Text("Verdict"),
         Column::Text("Of"),

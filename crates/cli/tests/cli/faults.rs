@@ -368,7 +368,7 @@ fn a_machine_whose_disk_is_full_is_owed_until_there_is_room() {
     // It stays full, so the clone is given up.
     let clone = disk.path().join("two");
     assert!(clone.is_dir());
-    assert_eq!(environment.run(&["recover", "two"]).code, 1);
+    assert_eq!(environment.run(&["recover", "two"]).code, 4);
     let undo = environment.run(&["recover", "--undo", "two"]);
     assert_eq!(undo.code, 0, "{}", undo.stderr);
     assert!(!clone.exists());

@@ -2,14 +2,18 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use vrs_testkit::SampleMachine;
+use vrs_testkit::{FakeVBoxManage, Fault, FaultKind, SampleMachine};
 
 use crate::environment::{Environment, MIB, settings};
 
 /// Starts `vrs --json` and waits until it is in the phase `name`.
 fn start(environment: &Environment, arguments: &[&str], name: &str) -> Child {
-    let mut command = environment.command(arguments);
+    start_command(environment.command(arguments), name)
+}
+
+fn start_command(mut command: Command, name: &str) -> Child {
     let mut child = command
         .arg("--json")
         .stdout(Stdio::null())
@@ -42,6 +46,88 @@ fn ctrl_c_stops_a_take_and_the_next_one_goes_on() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(environment.succeeds(&["list"]), "0 snapshots\n");
     environment.succeeds(&["take", &settings(&machine)]);
+}
+
+/// A machine that runs in a VirtualBox.
+struct Running {
+    environment: Environment,
+    virtualbox: FakeVBoxManage,
+    machine: SampleMachine,
+}
+
+impl Running {
+    fn new() -> Self {
+        let environment = Environment::with_repository();
+        let machine = environment.machine("web", 64 * MIB);
+        let virtualbox = FakeVBoxManage::new();
+        virtualbox.register(&machine.settings_path());
+        virtualbox.run(["startvm", "web", "--type", "headless"]);
+        Self {
+            environment,
+            virtualbox,
+            machine,
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.environment.command(arguments);
+        command.env("VRS_VBOXMANAGE", self.virtualbox.program());
+        command
+    }
+
+    /// As if nothing had been done to it.
+    #[track_caller]
+    fn goes_on(&self) {
+        assert_eq!(self.virtualbox.state(self.machine.id()), "running");
+        let listed = self
+            .virtualbox
+            .output(["snapshot", "web", "list", "--machinereadable"]);
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        assert!(listed.contains("does not have any snapshots"), "{listed}");
+    }
+}
+
+#[test]
+fn ctrl_c_lets_a_running_machine_go() {
+    let running = Running::new();
+    let mut child = start_command(running.command(&["take", "web"]), "reading");
+    send("-INT", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    running.goes_on();
+    let run = |arguments: &[&str]| running.environment.finish(running.command(arguments));
+    assert_eq!(run(&["recover"]).stdout, "nothing is owed\n");
+    assert_eq!(run(&["list"]).stdout, "0 snapshots\n");
+}
+
+/// VirtualBox goes on with the merge meanwhile.
+#[test]
+fn a_second_ctrl_c_leaves_a_journal() {
+    let running = Running::new();
+    let slow = FaultKind::Slow {
+        state: "deletingsnapshotlive".to_owned(),
+        milliseconds: 10_000,
+    };
+    let merge = format!("snapshot {} delete", running.machine.id());
+    running.virtualbox.inject(&Fault::once(&merge, slow));
+    let mut child = start_command(running.command(&["take", "web"]), "merging");
+    while running.virtualbox.state(running.machine.id()) != "deletingsnapshotlive" {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended before the merge"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Two of them may come as one.
+    while child.try_wait().unwrap().is_none() {
+        send("-INT", &child);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let run = |arguments: &[&str]| running.environment.finish(running.command(arguments));
+    assert!(run(&["recover", "--dry-run"]).stdout.contains("web"));
+    let recovered = run(&["recover"]);
+    assert_eq!(recovered.code, 0, "{}", recovered.stderr);
+    running.goes_on();
 }
 
 /// A machine with the snapshots `first` and `second`, the restore of the first of which was killed,

@@ -117,6 +117,80 @@ fn a_running_machine_is_taken_and_not_restored_unless_it_may_be_powered_off() {
 }
 
 #[test]
+fn an_encrypted_machine_has_a_verdict_instead_of_a_plan() {
+    let computer = Computer::new();
+    let id = computer.machine.id().to_string();
+    let settings = format!(
+        r#"<VirtualBox version="1.19-linux"><MachineEncrypted uuid="{{{id}}}" keyId="x" keyStore="eA==">eA==</MachineEncrypted></VirtualBox>"#
+    );
+    std::fs::write(computer.machine.settings_path(), settings).unwrap();
+    let named = id.as_str();
+    let file = computer.machine.settings_path();
+    let refused = |wanted: &str| {
+        let run = computer.run(&["take", wanted, "--dry-run"]);
+        assert_eq!(run.code, 1, "{}", run.stderr);
+        run.stdout.replace(named, "ID")
+    };
+    let table = refused("web");
+    let words: Vec<_> = table.split_whitespace().collect();
+    insta::assert_snapshot!(words.join(" "), @"Verdict Of Level Reason encryption FOLDER/machines/web/web.vbox refused VirtualBox encrypted the machine's settings, so that vrs cannot tell which files it has; decrypt it with `VBoxManage encryptvm ID setencryption --old-password FILE`");
+    // Once VirtualBox forgot the password, it cannot read the machine either.
+    computer
+        .virtualbox
+        .set_state(computer.machine.id(), "inaccessible");
+    assert_eq!(refused(named), table);
+    assert_eq!(refused(file.to_str().unwrap()), table);
+    let json = computer.run(&["take", named, "--dry-run", "--json"]).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let machine = &json["machines"][0];
+    assert_eq!(machine["status"], "failed", "{json}");
+    assert_eq!(machine["verdicts"][0]["name"], "encryption", "{json}");
+}
+
+#[test]
+fn an_encrypted_image_is_warned_of_whether_its_machine_runs_or_not() {
+    let computer = Computer::new();
+    let path = computer.machine.settings_path();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let key = r#" type="Normal"><Property name="CRYPT/KeyId" value="x"/></HardDisk>"#;
+    let encrypted = text.replacen(r#" type="Normal"/>"#, key, 1);
+    assert_ne!(encrypted, text);
+    std::fs::write(&path, encrypted).unwrap();
+    for state in ["poweroff", "running"] {
+        computer.virtualbox.set_state(computer.machine.id(), state);
+        let planned = computer.succeeds(&["take", "web", "--dry-run"]);
+        let row = planned.lines().find(|line| line.starts_with("encryption"));
+        assert!(row.is_some_and(|row| row.contains("warning")), "{planned}");
+    }
+    computer
+        .virtualbox
+        .set_state(computer.machine.id(), "poweroff");
+    let run = computer.run(&["take", "web"]);
+    assert_eq!(run.code, 3, "{}", run.stderr);
+    assert!(run.stderr.contains("keep its password"), "{}", run.stderr);
+}
+
+#[test]
+fn an_older_virtualbox_that_forgets_zeros_is_warned_of() {
+    let computer = Computer::new();
+    computer
+        .virtualbox
+        .set_state(computer.machine.id(), "running");
+    let older = FaultKind::Say {
+        stdout: "7.0.14r161095\n".to_owned(),
+        stderr: String::new(),
+        code: 0,
+    };
+    computer.virtualbox.inject(&Fault::once("--version", older));
+    let planned = computer.succeeds(&["take", "web", "--dry-run"]);
+    let row = planned.lines().find(|line| line.starts_with("zero-blocks"));
+    assert!(
+        row.is_some_and(|row| row.contains("7.0.14") && row.contains("warning")),
+        "{planned}"
+    );
+}
+
+#[test]
 fn what_virtualbox_said_is_shown_on_request() {
     let computer = Computer::new();
     computer.succeeds(&["take", "web"]);
@@ -198,7 +272,7 @@ fn a_clone_that_cannot_be_finished_can_be_given_up() {
     let clone = computer.run(&["clone", "web@latest", "--name", "two"]);
     assert_eq!(clone.code, 1, "{}", clone.stderr);
     insta::assert_snapshot!(computer.run(&["list"]).stderr, @"note: cloning machine 'two' was interrupted; run `vrs recover`, or `vrs recover --undo` to give it up");
-    assert_eq!(computer.run(&["recover"]).code, 1);
+    assert_eq!(computer.run(&["recover"]).code, 4);
     let undo = |options: &[&str]| {
         let mut command = computer.command(&["recover", "--undo"]);
         // Neither the repository nor its password is needed.
@@ -238,7 +312,7 @@ fn a_virtualbox_that_hangs_is_not_waited_for_for_ever() {
     let mut computer = Computer::new();
     computer.environment.write(
         &computer.environment.config_file(),
-        "vboxmanage_patience_seconds = 1\n",
+        "vboxmanage_patience_seconds = 2\n",
     );
     computer.succeeds(&["take", "web"]);
     let before = (computer.machine.guest_bytes(0), computer.listed());
@@ -266,15 +340,15 @@ fn a_virtualbox_that_hangs_is_not_waited_for_for_ever() {
     let id = computer.machine.id().to_string();
     insta::assert_snapshot!(told.replace(&id, "ID"), @r"
     list vms: 1
-    error: VBoxManage list vms did nothing for 1 seconds and was ended; look at the state of the machine in VirtualBox, then try again
+    error: VBoxManage list vms did nothing for 2 seconds and was ended; look at the state of the machine in VirtualBox, then try again
     showvminfo: 1
-    error: VBoxManage showvminfo ID --machinereadable did nothing for 1 seconds and was ended; look at the state of the machine in VirtualBox, then try again
+    error: VBoxManage showvminfo ID --machinereadable did nothing for 2 seconds and was ended; look at the state of the machine in VirtualBox, then try again
     list hdds: 1
-    error: VBoxManage list hdds --long did nothing for 1 seconds and was ended; look at the state of the machine in VirtualBox, then try again
+    error: VBoxManage list hdds --long did nothing for 2 seconds and was ended; look at the state of the machine in VirtualBox, then try again
     unregistervm: 1
-    error: VBoxManage unregistervm ID did nothing for 1 seconds and was ended; look at the state of the machine in VirtualBox, then try again
+    error: VBoxManage unregistervm ID did nothing for 2 seconds and was ended; look at the state of the machine in VirtualBox, then try again
     registervm: 1
     note: restoring machine 'web' was interrupted; run `vrs recover`
-    error: VBoxManage registervm FOLDER/machines/web/web.vbox did nothing for 1 seconds and was ended; look at the state of the machine in VirtualBox, then try again
+    error: VBoxManage registervm FOLDER/machines/web/web.vbox did nothing for 2 seconds and was ended; look at the state of the machine in VirtualBox, then try again
     ");
 }

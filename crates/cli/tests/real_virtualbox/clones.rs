@@ -108,7 +108,9 @@ fn a_clone_runs_and_leaves_the_original_alone() {
         serial.to_str().unwrap(),
     ]);
     clone.call("startvm", &["--type", "headless"]);
+    let start = std::time::Instant::now();
     while !std::fs::read(&serial).is_ok_and(|text| text.contains(&b'T')) {
+        assert!(start.elapsed() < std::time::Duration::from_secs(120));
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     machine.modify(&["--memory", "16"]);

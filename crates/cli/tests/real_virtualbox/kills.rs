@@ -57,7 +57,7 @@ fn a_killed_restore_is_finished_by_recover() {
         }
         Observed::of(&machine).is(goal, &format!("round {round}"));
     }
-    vrs.run(["check", "--read-data"]);
+    vrs.is_sound(&["--read-data"]);
 }
 
 #[test]
@@ -74,9 +74,9 @@ fn a_killed_take_leaves_machine_and_repository_whole() {
         let changed = Observed::reread(&machine);
         kill_after(&vrs, &["take", &id], whole * round / ROUNDS);
         Observed::of(&machine).is(&changed, &format!("round {round}"));
-        vrs.run(["check"]);
+        vrs.is_sound(&[]);
     }
-    vrs.run(["check", "--read-data"]);
+    vrs.is_sound(&["--read-data"]);
     vrs.restore(&id, "whole");
     Observed::of(&machine).is(&before, "after the restore");
 }
@@ -197,7 +197,7 @@ fn soak_a_hundred_kills_at_random() {
         }
         if round % 10 == 9 {
             println!("{} kills, still sound", round + 1);
-            soak.vrs.run(["check", "--read-data"]);
+            soak.vrs.is_sound(&["--read-data"]);
         }
     }
 }

@@ -42,12 +42,17 @@ fn wait_for(program: &str, is_there: bool, machine: &RigMachine<'_>, child: &mut
 /// Kills such a process as soon as there is one, or gives up when `child` has ended.
 fn kill_when_there(program: &str, machine: &RigMachine<'_>, child: &mut Child) {
     if wait_for(program, true, machine, child) {
-        Command::new("kill")
-            .arg("-KILL")
-            .args(processes(program, machine))
-            .status()
-            .unwrap();
+        send("-KILL", &processes(program, machine));
     }
+}
+
+/// Who has ended meanwhile gets nothing.
+fn send(signal: &str, processes: &[String]) {
+    Command::new("kill")
+        .arg(signal)
+        .args(processes)
+        .status()
+        .unwrap();
 }
 
 /// Kills vrs at so many moments of a take, in turn in every mode.
@@ -71,7 +76,7 @@ fn kill_vrs(rounds: u32) {
         vrs.run(["recover"]);
         goes_on(&machine, &format!("round {round}, {}", MODES[at]));
     }
-    vrs.run(["check", "--read-data"]);
+    vrs.is_sound(&["--read-data"]);
     vrs.run(["take", &id]);
 }
 
@@ -105,7 +110,7 @@ fn a_killed_vboxmanage_is_survived() {
         vrs.output(["recover"]);
         goes_on(&machine, mode);
     }
-    vrs.run(["check"]);
+    vrs.is_sound(&[]);
 }
 
 /// A machine whose process died so long after the call began is aborted, its disks are whole, and
@@ -115,12 +120,17 @@ fn dies_in_between(verb: &str, delay_ms: u64) {
     let machine = counting(&rig, "web");
     let vrs = Vrs::new(&rig);
     let id = machine.id().to_string();
-    let mut take = vrs.command(["take", &id]).spawn().unwrap();
     let call = format!("snapshot\0{id}\0{verb}");
-    wait_for(&call, true, &machine, &mut take);
-    thread::sleep(Duration::from_millis(delay_ms));
-    kill_when_there("VBoxHeadless", &machine, &mut take);
-    take.wait().unwrap();
+    // A take may be over before it is seen at this step.
+    let is_dead = (0..8).any(|_| {
+        let mut take = vrs.command(["take", &id]).spawn().unwrap();
+        wait_for(&call, true, &machine, &mut take);
+        thread::sleep(Duration::from_millis(delay_ms));
+        kill_when_there("VBoxHeadless", &machine, &mut take);
+        take.wait().unwrap();
+        processes("VBoxHeadless", &machine).is_empty()
+    });
+    assert!(is_dead, "every take was over before the machine was killed");
     let recovered = vrs.output(["recover"]);
     rig.reread();
     if !recovered.status.success() {
@@ -138,7 +148,7 @@ fn dies_in_between(verb: &str, delay_ms: u64) {
     goes_on(&machine, verb);
     vrs.run(["take", &id]);
     goes_on(&machine, verb);
-    vrs.run(["check"]);
+    vrs.is_sound(&[]);
 }
 
 #[test]
@@ -227,17 +237,31 @@ fn a_saved_state_that_the_settings_do_not_name_is_kept() {
     assert_eq!(machine.counts().unwrap().starts, 0, "it was resumed");
 }
 
-/// Starts a take and returns once the files of the machine are frozen.
-fn frozen_take(vrs: &Vrs<'_>, machine: &RigMachine<'_>) -> Child {
+/// Does something while a take has frozen the files of the machine, and waits for the take's end. vrs
+/// stands still meanwhile.
+fn in_frozen_take(vrs: &Vrs<'_>, machine: &RigMachine<'_>, act: &dyn Fn()) -> Option<i32> {
     let id = machine.id().to_string();
-    let mut take = vrs.command(["take", &id]).spawn().unwrap();
     let call = format!("snapshot\0{id}\0take");
-    let is_seen = wait_for(&call, true, machine, &mut take);
-    assert!(
-        is_seen && wait_for(&call, false, machine, &mut take),
-        "the take ended before anybody saw it freeze the machine"
-    );
-    take
+    // A take may be over before it is seen at this step.
+    for _ in 0..8 {
+        let mut take = vrs.command(["take", &id]).spawn().unwrap();
+        let process = [take.id().to_string()];
+        let is_seen =
+            wait_for(&call, true, machine, &mut take) && wait_for(&call, false, machine, &mut take);
+        if is_seen {
+            send("-STOP", &process);
+        }
+        let is_frozen = is_seen && machine.virtualbox_snapshots().contains("vrs transient");
+        if is_frozen {
+            act();
+        }
+        send("-CONT", &process);
+        let code = take.wait().unwrap().code();
+        if is_frozen {
+            return code;
+        }
+    }
+    panic!("every take ended before anybody saw it freeze the machine");
 }
 
 #[test]
@@ -258,13 +282,14 @@ fn a_disk_that_is_full_when_images_are_merged_only_delays_that() {
     machine.start_counting();
     machine.wait_for_rounds(2);
     let vrs = Vrs::new(&rig);
-    let mut take = frozen_take(&vrs, &machine);
     let filler = disk.path().join("filler");
-    let full = io::copy(&mut io::repeat(0), &mut fs::File::create(&filler).unwrap());
-    assert_eq!(full.unwrap_err().kind(), io::ErrorKind::StorageFull);
-    assert_eq!(take.wait().unwrap().code(), Some(4));
+    let code = in_frozen_take(&vrs, &machine, &|| {
+        let full = io::copy(&mut io::repeat(0), &mut fs::File::create(&filler).unwrap());
+        assert_eq!(full.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    });
+    assert_eq!(code, Some(4));
     assert!(machine.is_alive(), "{}", machine.state());
-    let refused = vrs.fail(1, ["recover"]);
+    let refused = vrs.fail(4, ["recover"]);
     assert!(
         refused.contains("Not enough free storage space"),
         "{refused}"
@@ -272,7 +297,7 @@ fn a_disk_that_is_full_when_images_are_merged_only_delays_that() {
     fs::remove_file(filler).unwrap();
     vrs.run(["recover"]);
     goes_on(&machine, "there is room again");
-    vrs.run(["check"]);
+    vrs.is_sound(&[]);
 }
 
 /// The next service knows nothing of the machine's process, which ends by itself after a while.
@@ -284,9 +309,7 @@ fn a_killed_service_of_virtualbox_is_survived() {
     machine.start_counting();
     machine.wait_for_rounds(2);
     let vrs = Vrs::new(&rig);
-    let mut take = frozen_take(&vrs, &machine);
-    rig.kill_daemon();
-    let code = take.wait().unwrap().code();
+    let code = in_frozen_take(&vrs, &machine, &|| rig.kill_daemon());
     // Told is either that the machine does not run any more, or that it is not free yet.
     assert!(code == Some(3) || code == Some(4), "{code:?}");
     rig.reread();
@@ -295,7 +318,7 @@ fn a_killed_service_of_virtualbox_is_survived() {
     is_clean(&machine, "killed service");
     machine.start_counting();
     goes_on(&machine, "killed service");
-    vrs.run(["check"]);
+    vrs.is_sound(&[]);
 }
 
 fn wait_until_ended(machine: &RigMachine<'_>) {

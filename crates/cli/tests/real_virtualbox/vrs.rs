@@ -110,6 +110,19 @@ impl<'rig> Vrs<'rig> {
         stderr
     }
 
+    /// Nothing in the repository is damaged. What a killed vrs had sent may lie there unused.
+    pub fn is_sound(&self, options: &[&str]) {
+        let checked = self.output(["check"].iter().chain(options));
+        let told = text(&checked.stdout);
+        let is_ended = [Some(0), Some(3)].contains(&checked.status.code());
+        assert!(
+            is_ended && told.contains("no damage found"),
+            "{}\n{told}\n{}",
+            checked.status,
+            text(&checked.stderr)
+        );
+    }
+
     pub fn take(&self, machine: &str, name: &str) {
         self.run(["take", machine, "--name", name]);
     }

@@ -1,6 +1,6 @@
 //! Making the machine hold still.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use vrs_progress::{Phase, Progress};
@@ -10,26 +10,13 @@ use vrs_virtualbox::{
 };
 
 use super::pause::PauseLog;
+use super::take_watch::TakeWatch;
 use super::{CaptureIntent, CaptureMode, STATELESS_KEY};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::inventory::Inventory;
 use crate::journal::{Intent, Journal, Step};
 use crate::machine::Machine;
-use crate::platform;
-
-/// A guest that changes its RAM faster than it is written never lets a live snapshot end: 44 GB were
-/// written for 128 MB of RAM (tried on 7.2.22). One that ends writes little more than the RAM.
-const LIVE_MAX_RAMS: u64 = 2;
-
-/// What devices and a small machine's RAM may take on top of that.
-const LIVE_EXTRA_BYTES: u64 = 256 << 20;
-
-/// How long a live snapshot may take.
-const LIVE_MAX_TIME: Duration = Duration::from_secs(600);
-
-/// A capture gives up rather than leave less than this for the rest of the host.
-const MIN_FREE_BYTES: u64 = 64 << 20;
 
 /// A capture under way: the machine, what is to be done to it, and the journal that says so first.
 pub(crate) struct Capture<'a> {
@@ -186,7 +173,8 @@ impl<'a> Capture<'a> {
 
     fn call_take(&self, before: &Inventory, live: bool) -> Result<Called> {
         self.progress.step("virtualbox-snapshot-take");
-        let watch = TakeWatch::new(&self.intent, before, live);
+        let ram_bytes = before.settings.hardware.ram_bytes.unwrap_or(0);
+        let watch = TakeWatch::new(&self.intent, ram_bytes, live);
         let options = TakeVirtualBoxSnapshot {
             name: self.intent.virtualbox_snapshot_name.clone(),
             description: "made by vrs for the time of a capture; `vrs recover` removes it"
@@ -272,8 +260,7 @@ impl<'a> Capture<'a> {
         self.progress.step("save-state");
         let (machine, progress) = (self.intent.machine, self.progress);
         self.saved_since = Some(Instant::now());
-        self.virtualbox.save_state(machine, progress)?;
-        let status = self.virtualbox.machine(machine)?;
+        let status = self.virtualbox.save_state(machine, progress)?;
         let on_disk = std::fs::read_to_string(&status.settings_file)
             .map_err(|error| Error::io("read", &status.settings_file, error))?;
         let state_file = status.state_file.unwrap_or_default();
@@ -333,47 +320,4 @@ enum Called {
 
 fn is_cancelled(error: &vrs_virtualbox::Error) -> bool {
     matches!(error, vrs_virtualbox::Error::Cancelled { .. })
-}
-
-/// Decides when a VirtualBox snapshot that is being taken has to be cancelled.
-struct TakeWatch<'a> {
-    intent: &'a CaptureIntent,
-    begun: Instant,
-    live_max_bytes: Option<u64>,
-}
-
-impl<'a> TakeWatch<'a> {
-    fn new(intent: &'a CaptureIntent, before: &Inventory, live: bool) -> Self {
-        let ram_bytes = before.settings.hardware.ram_bytes.unwrap_or(0);
-        let max_bytes = ram_bytes
-            .saturating_mul(LIVE_MAX_RAMS)
-            .saturating_add(LIVE_EXTRA_BYTES);
-        Self {
-            intent,
-            begun: Instant::now(),
-            live_max_bytes: live.then_some(max_bytes),
-        }
-    }
-
-    /// Whether going on would leave too little for the rest of the host.
-    fn is_full(&self) -> bool {
-        platform::free_bytes(&self.intent.snapshot_folder).is_ok_and(|free| free < MIN_FREE_BYTES)
-    }
-
-    fn never_ends(&self) -> bool {
-        let folder = &self.intent.snapshot_folder;
-        self.live_max_bytes.is_some_and(|max_bytes| {
-            self.begun.elapsed() > LIVE_MAX_TIME || self.written_bytes(folder) > max_bytes
-        })
-    }
-
-    fn written_bytes(&self, folder: &Path) -> u64 {
-        let files = super::files_in(folder).unwrap_or_default();
-        let new = files.iter().filter(|file| {
-            !self.intent.files_before.contains(file)
-                && file.extension().is_some_and(|extension| extension == "sav")
-        });
-        let sizes = new.map(|file| std::fs::metadata(file).map_or(0, |file| file.len()));
-        sizes.fold(0, u64::saturating_add)
-    }
 }

@@ -3,11 +3,15 @@
 use vrs_progress::Progress;
 use vrs_repository::store::SnapshotStore;
 
+use super::claim;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::records;
 use crate::restore::{RestoreOptions, RestorePlan};
 use crate::snapshot::Snapshot;
+
+/// What `--force` takes to take a machine over that somebody took over already.
+pub const FORCE_ACCEPTED: &str = "accepted";
 
 /// A machine to take over, decided and not yet begun: a restore that makes this host remember it.
 #[derive(Debug, Clone)]
@@ -33,9 +37,20 @@ impl AcceptPlan {
         options: &RestoreOptions,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        refuse_if_accepted(host, snapshots, snapshot)?;
+        let (accepts, force): (Vec<_>, Vec<_>) = options
+            .force
+            .iter()
+            .cloned()
+            .partition(|name| name == FORCE_ACCEPTED);
+        let is_forced = !accepts.is_empty();
+        let migration = migration_of(snapshot)?;
+        if !is_forced {
+            refuse_if_accepted(host, store, snapshots, snapshot, migration)?;
+        }
         let options = RestoreOptions {
             accept: true,
+            accept_forced: is_forced,
+            force,
             ..options.clone()
         };
         Ok(Self {
@@ -44,16 +59,23 @@ impl AcceptPlan {
     }
 }
 
-fn refuse_if_accepted(host: &Host, snapshots: &[Snapshot], snapshot: &Snapshot) -> Result<()> {
+fn migration_of(snapshot: &Snapshot) -> Result<&str> {
+    snapshot.migration.as_deref().ok_or_else(|| Error::Usage {
+        message: format!(
+            "snapshot {} is not one that a machine moved into; `vrs restore` and `vrs clone` are for others",
+            snapshot.id.short()
+        ),
+    })
+}
+
+fn refuse_if_accepted(
+    host: &Host,
+    store: &dyn SnapshotStore,
+    snapshots: &[Snapshot],
+    snapshot: &Snapshot,
+    migration: &str,
+) -> Result<()> {
     let name = || snapshot.machine_name.clone();
-    let Some(migration) = &snapshot.migration else {
-        return Err(Error::Usage {
-            message: format!(
-                "snapshot {} is not one that a machine moved into; `vrs restore` and `vrs clone` are for others",
-                snapshot.id.short()
-            ),
-        });
-    };
     let is_newer = |other: &&Snapshot| {
         other.machine == snapshot.machine && (other.time, other.id) > (snapshot.time, snapshot.id)
     };
@@ -68,11 +90,17 @@ fn refuse_if_accepted(host: &Host, snapshots: &[Snapshot], snapshot: &Snapshot) 
         });
     }
     let here = records::accepted(host).of_machine(snapshot.machine)?;
-    match here.filter(|here| here.migration == *migration) {
+    match here.filter(|here| here.migration == migration) {
         Some(here) => Err(Error::AcceptedAlready {
             name: name(),
-            how: format!("this computer did so at {}", here.at),
+            how: format!("this computer did so at {:.0}", here.at),
         }),
-        None => Ok(()),
+        None => claim::refuse_if_claimed(
+            host,
+            store,
+            snapshot.machine,
+            &snapshot.machine_name,
+            migration,
+        ),
     }
 }

@@ -1,8 +1,11 @@
 //! The processor that a guest saw, against the one of this computer.
 //!
 //! VirtualBox refuses a saved state whose guest used features that the host does not have, unless
-//! `VBoxInternal/CPUM/StrictCpuIdChecks` is off. Features that VirtualBox makes up itself are not
-//! compared.
+//! `VBoxInternal/CPUM/StrictCpuIdChecks` is off. Compared are the features in CPUID's leaves 1, 7,
+//! 80000001h and 80000008h and, in leaf Dh, the registers that can be saved (XCR0) and how. Not
+//! compared: features that VirtualBox makes up itself, leaf 7's further subleaves, caches, topology,
+//! the widths of addresses, model-specific registers, and what XCR0 was set to by the guest, whose
+//! place in the unit differs from version to version.
 
 use vrs_virtualbox::{CpuidLeaf, GuestProcessor};
 
@@ -10,7 +13,20 @@ use crate::platform;
 
 const FEATURES: u32 = 1;
 const MORE_FEATURES: u32 = 7;
+/// Subleaf 0: which parts of its registers the processor can save, the bits of XCR0. Subleaf 1: how.
+const SAVED_REGISTERS: u32 = 0xd;
 const EXTENDED_FEATURES: u32 = 0x8000_0001;
+/// AMD's more recent features.
+const MORE_EXTENDED_FEATURES: u32 = 0x8000_0008;
+/// Everything that is asked.
+const QUESTIONS: [(u32, u32); 6] = [
+    (FEATURES, 0),
+    (MORE_FEATURES, 0),
+    (SAVED_REGISTERS, 0),
+    (SAVED_REGISTERS, 1),
+    (EXTENDED_FEATURES, 0),
+    (MORE_EXTENDED_FEATURES, 0),
+];
 
 /// A processor of the x86 family.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,14 +38,16 @@ pub(super) struct HostProcessor {
 /// A register of an answer, and which of its bits VirtualBox makes up.
 struct Register {
     leaf: u32,
+    subleaf: u32,
     name: &'static str,
     of: fn(&CpuidLeaf) -> u32,
     made_up: u32,
 }
 
-const REGISTERS: [Register; 7] = [
+const REGISTERS: [Register; 11] = [
     Register {
         leaf: FEATURES,
+        subleaf: 0,
         name: "1.ecx",
         of: |leaf| leaf.ecx,
         // MONITOR, x2APIC, TSC deadline, OSXSAVE, hypervisor.
@@ -37,6 +55,7 @@ const REGISTERS: [Register; 7] = [
     },
     Register {
         leaf: FEATURES,
+        subleaf: 0,
         name: "1.edx",
         of: |leaf| leaf.edx,
         // APIC, several logical processors.
@@ -44,12 +63,14 @@ const REGISTERS: [Register; 7] = [
     },
     Register {
         leaf: MORE_FEATURES,
+        subleaf: 0,
         name: "7.ebx",
         of: |leaf| leaf.ebx,
         made_up: 0,
     },
     Register {
         leaf: MORE_FEATURES,
+        subleaf: 0,
         name: "7.ecx",
         of: |leaf| leaf.ecx,
         // OSPKE.
@@ -57,12 +78,14 @@ const REGISTERS: [Register; 7] = [
     },
     Register {
         leaf: MORE_FEATURES,
+        subleaf: 0,
         name: "7.edx",
         of: |leaf| leaf.edx,
         made_up: 0,
     },
     Register {
         leaf: EXTENDED_FEATURES,
+        subleaf: 0,
         name: "80000001.ecx",
         of: |leaf| leaf.ecx,
         // Several cores, extended APIC.
@@ -70,15 +93,44 @@ const REGISTERS: [Register; 7] = [
     },
     Register {
         leaf: EXTENDED_FEATURES,
+        subleaf: 0,
         name: "80000001.edx",
         of: |leaf| leaf.edx,
         // APIC.
         made_up: 1 << 9,
     },
+    Register {
+        leaf: SAVED_REGISTERS,
+        subleaf: 0,
+        name: "XCR0",
+        of: |leaf| leaf.eax,
+        made_up: 0,
+    },
+    Register {
+        leaf: SAVED_REGISTERS,
+        subleaf: 0,
+        name: "XCR0 high",
+        of: |leaf| leaf.edx,
+        made_up: 0,
+    },
+    Register {
+        leaf: SAVED_REGISTERS,
+        subleaf: 1,
+        name: "d.1.eax",
+        of: |leaf| leaf.eax,
+        made_up: 0,
+    },
+    Register {
+        leaf: MORE_EXTENDED_FEATURES,
+        subleaf: 0,
+        name: "80000008.ebx",
+        of: |leaf| leaf.ebx,
+        made_up: 0,
+    },
 ];
 
 /// Features by which people know a processor.
-const KNOWN: [(&str, u32, &str); 12] = [
+const KNOWN: [(&str, u32, &str); 19] = [
     ("1.ecx", 12, "FMA"),
     ("1.ecx", 20, "SSE4.2"),
     ("1.ecx", 25, "AES"),
@@ -91,29 +143,45 @@ const KNOWN: [(&str, u32, &str); 12] = [
     ("7.ebx", 18, "RDSEED"),
     ("7.ebx", 29, "SHA"),
     ("80000001.ecx", 6, "SSE4A"),
+    ("XCR0", 2, "AVX registers"),
+    ("XCR0", 5, "AVX-512 masks"),
+    ("XCR0", 6, "AVX-512 registers"),
+    ("XCR0", 9, "protection keys"),
+    ("d.1.eax", 1, "XSAVEC"),
+    ("d.1.eax", 3, "XSAVES"),
+    ("80000008.ebx", 0, "CLZERO"),
 ];
+
+impl Register {
+    /// No bits where there is no such answer.
+    fn in_answers(&self, leaves: &[CpuidLeaf]) -> u32 {
+        let is_it = |leaf: &&CpuidLeaf| (leaf.leaf, leaf.subleaf) == (self.leaf, self.subleaf);
+        leaves.iter().find(is_it).map_or(0, self.of)
+    }
+}
 
 impl HostProcessor {
     /// `None` where the processor is none of the x86 family.
     pub(super) fn of_this_computer() -> Option<Self> {
-        let first = leaf(0)?;
+        let first = leaf(0, 0)?;
         let vendor: Vec<u8> = [first.ebx, first.edx, first.ecx]
             .iter()
             .flat_map(|word| word.to_le_bytes())
             .collect();
-        let leaves = [FEATURES, MORE_FEATURES, EXTENDED_FEATURES];
         Some(Self {
             vendor: String::from_utf8_lossy(&vendor).trim().to_owned(),
-            leaves: leaves.into_iter().filter_map(leaf).collect(),
+            leaves: QUESTIONS
+                .into_iter()
+                .filter_map(|(question, subleaf)| leaf(question, subleaf))
+                .collect(),
         })
     }
 
     /// Features that the guest saw and this processor does not have, by name where it is known.
     pub(super) fn lacks(&self, guest: &GuestProcessor) -> Vec<String> {
         let lacks = |register: &Register| {
-            let seen = guest.leaf(register.leaf).map_or(0, register.of);
-            let own = self.leaves.iter().find(|own| own.leaf == register.leaf);
-            let missing = seen & !own.map_or(0, register.of) & !register.made_up;
+            let seen = register.in_answers(&guest.leaves);
+            let missing = seen & !register.in_answers(&self.leaves) & !register.made_up;
             let bits = (0..u32::BITS).filter(move |bit| missing & 1 << bit != 0);
             let name = register.name;
             bits.map(move |bit| name_of(name, bit)).collect::<Vec<_>>()
@@ -122,11 +190,11 @@ impl HostProcessor {
     }
 }
 
-fn leaf(leaf: u32) -> Option<CpuidLeaf> {
-    let [eax, ebx, ecx, edx] = platform::cpuid(leaf)?;
+fn leaf(leaf: u32, subleaf: u32) -> Option<CpuidLeaf> {
+    let [eax, ebx, ecx, edx] = platform::cpuid(leaf, subleaf)?;
     Some(CpuidLeaf {
         leaf,
-        subleaf: 0,
+        subleaf,
         eax,
         ebx,
         ecx,
@@ -189,6 +257,18 @@ mod tests {
         let more = u32::MAX;
         let new = [1, 7, 0x8000_0001].map(|leaf| answer(leaf, more, more, more));
         assert_eq!(host(new.to_vec()).lacks(&guest), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_the_processor_cannot_save_is_missed() {
+        let saved = |subleaf, eax| CpuidLeaf {
+            subleaf,
+            eax,
+            ..answer(0xd, 0, 0, 0)
+        };
+        let guest = guest(vec![saved(0, 0b111), saved(1, 0b1010)]);
+        let old = host(vec![saved(0, 0b11), saved(1, 0b10)]);
+        assert_eq!(old.lacks(&guest), ["AVX registers", "XSAVES"]);
     }
 
     #[test]

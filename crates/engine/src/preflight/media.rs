@@ -1,8 +1,9 @@
 //! The images as files: which of them can be read, and what is to know of their contents.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-use vrs_virtualbox::{DeviceKind, MediumId};
+use vrs_virtualbox::{DeviceKind, MachineSettings, MediumId};
 
 use super::facts::Facts;
 use super::verdict::{Verdict, VerdictName};
@@ -11,7 +12,7 @@ pub(super) fn verdicts(facts: &Facts<'_>) -> Vec<Verdict> {
     [
         media_access(facts),
         removable_images(facts),
-        encryption(facts),
+        encryption(facts.machine.folder(), facts.settings()),
     ]
     .concat()
 }
@@ -81,14 +82,11 @@ fn removable_images(facts: &Facts<'_>) -> Vec<Verdict> {
         .collect()
 }
 
-fn encryption(facts: &Facts<'_>) -> Vec<Verdict> {
-    let encrypted = facts
-        .settings()
-        .all_hard_disks()
-        .filter(|disk| disk.is_encrypted);
+pub(super) fn encryption(folder: &Path, settings: &MachineSettings) -> Vec<Verdict> {
+    let encrypted = settings.all_hard_disks().filter(|disk| disk.is_encrypted);
     encrypted
         .map(|disk| {
-            let location = facts.settings().resolve(facts.machine.folder(), &disk.location);
+            let location = settings.resolve(folder, &disk.location);
             Verdict::warning(
                 VerdictName::Encryption,
                 &location.display().to_string(),

@@ -15,7 +15,7 @@ use crate::journal::{Intent, Journal, Step};
 use crate::lock::MachineLock;
 use crate::machine::Machine;
 use crate::manifest::tree_path;
-use crate::{grid, permission, platform, portability, records, recover};
+use crate::{grid, migrate, permission, platform, portability, records, recover};
 
 /// A machine that was brought back.
 #[derive(Debug, Clone)]
@@ -52,7 +52,7 @@ pub fn execute(
         }
         Err(error) => {
             // What went wrong first is what the user has to know.
-            let _ = recover::drop_if_unchanged(host, intent, journal, progress);
+            let _ = recover::drop_if_unchanged(host, store, intent, journal, progress);
             Err(error)
         }
     }
@@ -77,6 +77,10 @@ fn begin(
     journal: &mut Journal,
     progress: &dyn Progress,
 ) -> Result<RestoreStats> {
+    if let Some(accepted) = &plan.intent.accepts {
+        let (name, force) = (&plan.intent.machine_name, plan.accept_forced);
+        migrate::claim(host, store, accepted, name, force, progress)?;
+    }
     if plan.power_off {
         power_off(host, &plan.intent, journal, progress)?;
     }

@@ -9,6 +9,7 @@ use vrs_virtualbox::{MachineId, MachineSettings, MediumId, SettingsEdit};
 
 use super::execute::request;
 use super::ownership::{Present, refuse_if_in_the_way, related_users};
+use super::place::Place;
 use super::{IntentFile, RestoreIntent};
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -31,6 +32,8 @@ pub struct RestoreOptions {
     pub cold: bool,
     /// Take the machine over that moved into the snapshot.
     pub accept: bool,
+    /// Take it over although another host did.
+    pub accept_forced: bool,
     /// Names of portability verdicts that shall not stop the restore.
     pub force: Vec<String>,
 }
@@ -52,6 +55,8 @@ pub struct RestorePlan {
     pub notes: Vec<String>,
     /// What may not go on here as it was.
     pub portability: Vec<Verdict>,
+    /// Whether the machine is taken over although another host did.
+    pub accept_forced: bool,
 }
 
 impl RestorePlan {
@@ -68,21 +73,18 @@ impl RestorePlan {
         let moved = records::moved(host).of_machine(manifest.machine.id)?;
         // Whoever registered it again by hand has taken it back.
         let is_here = Machine::registered(host, manifest.machine.id)?.is_some();
+        let place = Place::decide(host, &manifest, options)?;
         let present = match moved.as_ref().filter(|_| !is_here) {
             Some(moved) if options.accept => Present::left(host, moved),
             Some(moved) => return Err(moved.error()),
-            None => Present::find(
-                host,
-                manifest.machine.id,
-                &expected_settings_file(&manifest, options)?,
-            )?,
+            None => Present::find(host, manifest.machine.id, &place.settings_file)?,
         };
         refuse_a_silent_second_life(snapshot, &present, options)?;
         let power_off = match &present.machine {
             Some(machine) => permission::to_restore(machine, options.power_off)?,
             None => false,
         };
-        let mut layout = Layout::decide(&manifest, &present, options)?;
+        let mut layout = Layout::decide(&manifest, &present, place);
         layout.refuse_if_in_the_way(&manifest, &present)?;
         let mut text = layout.settings(store, snapshot, &manifest)?;
         if options.cold {
@@ -120,6 +122,7 @@ impl RestorePlan {
         .examine(&forced)?;
         Ok(Self {
             portability,
+            accept_forced: options.accept_forced,
             snapshot: snapshot.clone(),
             left_behind: present.left_behind(&targets),
             notes: layout.notes,
@@ -137,27 +140,6 @@ impl RestorePlan {
     ) -> Result<RestoreStats> {
         Ok(store.plan_restore(&request(&self.intent)?, progress)?)
     }
-}
-
-/// Where the settings file was, or goes with [`RestoreOptions::into`].
-fn expected_settings_file(manifest: &Manifest, options: &RestoreOptions) -> Result<PathBuf> {
-    let was = &manifest.machine.settings_file;
-    let Some(into) = &options.into else {
-        if was.is_absolute() {
-            return Ok(was.clone());
-        }
-        return Err(Error::Usage {
-            message: format!(
-                "the machine was in '{}' on a host with {}; say with --into where its folder goes on this one",
-                was.display(),
-                manifest.host.os
-            ),
-        });
-    };
-    let into = std::path::absolute(into).map_err(|error| Error::io("find", into, error))?;
-    Ok(into
-        .join(&manifest.folder)
-        .join(portable::in_folder(&manifest.settings)))
 }
 
 /// A machine that is on its way is taken over, and its host remembers that; one that is here already
@@ -220,18 +202,17 @@ struct Layout {
 }
 
 impl Layout {
-    fn decide(manifest: &Manifest, present: &Present, options: &RestoreOptions) -> Result<Self> {
-        let expected = expected_settings_file(manifest, options)?;
-        let folder = match &present.machine {
-            Some(machine) => machine.folder().to_owned(),
-            None => expected.parent().unwrap_or(Path::new("/")).to_owned(),
+    fn decide(manifest: &Manifest, present: &Present, place: Place) -> Self {
+        let (folder, notes) = match &present.machine {
+            Some(machine) => (machine.folder().to_owned(), None),
+            None => (place.folder().to_owned(), place.note),
         };
         let mut layout = Self {
             settings_file: folder.join(portable::in_folder(&manifest.settings)),
             folder,
             files: Vec::new(),
             media: BTreeMap::new(),
-            notes: Vec::new(),
+            notes: notes.into_iter().collect(),
         };
         for file in manifest
             .files
@@ -240,7 +221,7 @@ impl Layout {
         {
             layout.place(file, manifest, present);
         }
-        Ok(layout)
+        layout
     }
 
     fn place(&mut self, file: &FileRecord, manifest: &Manifest, present: &Present) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vrs_repository::store::{Chunking, FileSource, FileStamp, PreviousFile, SnapshotStore};
-use vrs_virtualbox::MediumId;
+use vrs_virtualbox::{MachineSettings, MediumId};
 
 use crate::capture::CaptureMode;
 use crate::error::{Error, Result};
@@ -76,7 +76,7 @@ pub struct TakePlan {
     pub machine: Machine,
     /// How it is made to hold still; none for a machine at rest.
     pub capture: Option<CaptureMode>,
-    /// Whether that could hurt it. Empty for a machine at rest.
+    /// Whether that could hurt it, or store less than it seems to.
     pub verdicts: Vec<Verdict>,
     /// What it consists of.
     pub inventory: Inventory,
@@ -98,6 +98,7 @@ impl TakePlan {
         machine: &Machine,
         options: TakeOptions,
     ) -> Result<Self> {
+        refuse_encrypted(machine)?;
         let capture = permission::to_take(machine, options.mode)?;
         let snapshots = catalog::snapshots(store)?.snapshots;
         check_options(&snapshots, machine, &options)?;
@@ -105,7 +106,9 @@ impl TakePlan {
         let skipped = preflight::skipped_media(&inventory, &options.skip_disks)?;
         let verdicts = match capture {
             Some(mode) => examine(host, machine, &inventory, mode, &options)?,
-            None => Vec::new(),
+            None => {
+                preflight::examine_at_rest(machine, &inventory.without(host, machine, &skipped)?)
+            }
         };
         let previous = latest_readable(store, &snapshots, machine)?;
         let mut plan = Self {
@@ -181,6 +184,17 @@ fn examine(
         force: options.force.clone(),
     };
     preflight::examine(host, machine, inventory, &request)
+}
+
+/// Refuses a machine that VirtualBox cannot open because nobody told it the password.
+fn refuse_encrypted(machine: &Machine) -> Result<()> {
+    if !machine.state.is_inaccessible() {
+        return Ok(());
+    }
+    match MachineSettings::read(&machine.settings_file) {
+        Err(error @ vrs_virtualbox::Error::Encrypted { .. }) => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn check_options(snapshots: &[Snapshot], machine: &Machine, options: &TakeOptions) -> Result<()> {

@@ -3,7 +3,6 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::path::Path;
-use std::time::Duration;
 
 use vrs_engine::machine::Machine;
 use vrs_engine::recover::{self, Recovered};
@@ -18,11 +17,10 @@ pub fn virtualbox(folder: &Path) -> FakeVBoxManage {
     FakeVBoxManage::at(&folder.join("virtualbox"))
 }
 
-/// `scene` on a host with VirtualBox, whose driver loses its patience soon.
+/// `scene` on a host with VirtualBox.
 pub fn with_virtualbox(mut scene: Scene) -> Scene {
     let options = LocateOptions {
         program: Some(virtualbox(&scene.folder).program()),
-        patience: Duration::from_secs(2),
         ..LocateOptions::default()
     };
     scene.host.virtualbox = Ok(VBoxManage::locate(&options).unwrap());

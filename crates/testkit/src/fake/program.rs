@@ -19,6 +19,8 @@ use super::{execution, extra_data, media, snapshot_deletion, virtual_machine};
 pub(super) const CALLS: &str = "calls.log";
 /// Where a process is told to complete a call: after how many milliseconds, in which state.
 const LEFT_TO_ME: &str = "FAKE_VBOX_LEFT_TO_ME";
+/// Where the fake says that new machines go.
+const MACHINES: &str = "VirtualBox VMs";
 const VERSION: &str = "7.2.22_Debianr175245\n";
 
 /// Executes the call with these arguments in the fake whose folder is `home`.
@@ -170,6 +172,10 @@ fn answer(home: &Path, arguments: &[String]) -> Answer {
         ["list", "vms", "--long"] => virtual_machine::list_long(registry),
         ["list", "runningvms"] => virtual_machine::list(registry, true),
         ["list", "bridgedifs"] => Answer::prints("Name:            fake0\n\n".to_owned()),
+        ["list", "systemproperties"] => Answer::prints(format!(
+            "Default machine folder:          {}\n",
+            home.join(MACHINES).display()
+        )),
         ["list", "extpacks"] => Answer::prints("Extension Packs: 0\n".to_owned()),
         ["list", "hdds"] => media::list(registry, false),
         ["list", "hdds", "--long"] | ["list", "--long" | "-l", "hdds"] => {

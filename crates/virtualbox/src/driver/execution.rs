@@ -42,10 +42,10 @@ impl VBoxManage {
         })
     }
 
-    /// Saves the state of the running or paused machine and ends it. When this returns, its files are
-    /// at rest, its session is closed and its settings on disk name the saved state. One that is
-    /// saved stays so.
-    pub fn save_state(&self, id: MachineId, progress: &dyn Progress) -> Result<()> {
+    /// Saves the state of the running or paused machine, ends it, and tells how it stands. When this
+    /// returns, its files are at rest, its session is closed and its settings on disk name the saved
+    /// state. One that is saved stays so.
+    pub fn save_state(&self, id: MachineId, progress: &dyn Progress) -> Result<MachineStatus> {
         const DUE: [MachineState; 2] = [MachineState::Running, MachineState::Paused];
         let arguments = control(id, "savestate");
         let order = Order {
@@ -53,13 +53,18 @@ impl VBoxManage {
             ..Order::new(&arguments)
         };
         // VBoxManage may report a failure although the machine is saved (1 in 100 on 7.2.22).
-        self.achieve(&order, progress, |patience| {
-            let state = self
-                .settled(id, "save the state of", patience, progress)?
-                .state;
-            standing(state, &[MachineState::Saved], &DUE)
-                .map_err(|state| refused("save the state of", id, state))
+        let saved = self.achieve(&order, progress, |patience| {
+            let status = self.settled(id, "save the state of", patience, progress)?;
+            match standing(status.state.clone(), &[MachineState::Saved], &DUE) {
+                Ok(Standing::Done(())) => Ok(Standing::Done(status)),
+                Ok(Standing::Due(problem)) => Ok(Standing::Due(problem)),
+                Err(state) => Err(refused("save the state of", id, state)),
+            }
         })?;
+        // The guest stands still: VirtualBox is not asked again for what it has just told.
+        if is_saved_state_named(&saved)? {
+            return Ok(saved);
+        }
         self.have_saved_state_named(id, &arguments, progress)
     }
 
@@ -71,25 +76,14 @@ impl VBoxManage {
         id: MachineId,
         arguments: &[String],
         progress: &dyn Progress,
-    ) -> Result<()> {
-        if self.is_saved_state_named(id)? {
-            return Ok(());
-        }
+    ) -> Result<MachineStatus> {
         self.save_settings(id, progress)?;
-        if self.is_saved_state_named(id)? {
-            return Ok(());
+        let saved = self.machine(id)?;
+        if is_saved_state_named(&saved)? {
+            return Ok(saved);
         }
         let problem = "the machine's settings do not name its saved state".to_owned();
         Err(self.not_done(arguments, problem))
-    }
-
-    fn is_saved_state_named(&self, id: MachineId) -> Result<bool> {
-        let status = self.machine(id)?;
-        let settings = MachineSettings::read(&status.settings_file)?;
-        let folder = status.settings_file.parent().unwrap_or(Path::new("/"));
-        let named = settings.state_file.as_deref();
-        let named = named.map(|location| settings.resolve(folder, location));
-        Ok(named.is_some() && named == status.state_file)
     }
 
     /// Throws the machine's saved state away; it is powered off then. One without a saved state stays
@@ -120,6 +114,15 @@ impl VBoxManage {
             other => other,
         }
     }
+}
+
+/// Whether the settings on disk name the saved state that VirtualBox tells of.
+fn is_saved_state_named(status: &MachineStatus) -> Result<bool> {
+    let settings = MachineSettings::read(&status.settings_file)?;
+    let folder = status.settings_file.parent().unwrap_or(Path::new("/"));
+    let named = settings.state_file.as_deref();
+    let named = named.map(|location| settings.resolve(folder, location));
+    Ok(named.is_some() && named == status.state_file)
 }
 
 fn control(id: MachineId, action: &str) -> [String; 3] {

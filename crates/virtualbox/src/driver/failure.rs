@@ -100,6 +100,12 @@ pub(super) fn is_media_lock(message: &str) -> bool {
         || message.contains("is locked for writing by another task")
 }
 
+/// What `startvm` says of images that a killed operation left locked: nothing (seen on 7.2.22). Other
+/// failures of a start have a reason.
+pub(super) fn is_unexplained_start(command: &str, message: &str) -> bool {
+    command.contains(" startvm ") && message.starts_with("No error info")
+}
+
 /// The last percentage that a progress line shows.
 pub(super) fn percent_reached(stderr: &str) -> Option<u8> {
     let steps = stderr.lines().flat_map(|line| line.split("..."));

@@ -1,5 +1,7 @@
 //! The computer that VirtualBox runs on, in VirtualBox's words.
 
+use std::path::PathBuf;
+
 use super::VBoxManage;
 use crate::error::Result;
 
@@ -34,6 +36,45 @@ impl HostInfo {
     }
 }
 
+/// An extension pack that is installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtensionPack {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Whether it brings a remote display.
+    pub has_remote_display: bool,
+    /// Whether it brings the encryption of disks.
+    pub has_encryption: bool,
+    /// Why VirtualBox does not use it, if it does not.
+    pub unusable: Option<String>,
+}
+
+impl ExtensionPack {
+    /// Reads the output of `list extpacks`. What stands before the first pack is none.
+    fn parse(text: &str) -> Vec<Self> {
+        let blocks = text.split("\nPack no.").skip(1);
+        let pack = |block: &str| {
+            let block = format!("Pack no.{block}");
+            let get = |label: &str| {
+                values_of(&block, label)
+                    .into_iter()
+                    .next()
+                    .unwrap_or_default()
+            };
+            Self {
+                name: get("Pack no."),
+                version: get("Version"),
+                has_remote_display: !get("VRDE Module").is_empty(),
+                has_encryption: !get("Crypto Module").is_empty(),
+                unusable: (get("Usable") != "true").then(|| get("Why unusable")),
+            }
+        };
+        blocks.map(pack).collect()
+    }
+}
+
 impl VBoxManage {
     /// What VirtualBox says about the host.
     pub fn host_info(&self) -> Result<HostInfo> {
@@ -45,13 +86,20 @@ impl VBoxManage {
         Ok(values_of(&self.ask(["list", "bridgedifs"])?, "Name"))
     }
 
-    /// The extension packs that are installed and usable, by name.
-    pub fn extension_packs(&self) -> Result<Vec<String>> {
-        let listed = self.ask(["list", "extpacks"])?;
-        let names = values_of(&listed, "Pack no.").into_iter();
-        let is_usable = values_of(&listed, "Usable");
-        let usable = names.zip(is_usable).filter(|(_, usable)| usable == "true");
-        Ok(usable.map(|(name, _)| name).collect())
+    /// Where VirtualBox puts new machines, if it says so.
+    pub fn default_machine_folder(&self) -> Result<Option<PathBuf>> {
+        let listed = self.ask(["list", "systemproperties"])?;
+        let folder = values_of(&listed, "Default machine folder")
+            .into_iter()
+            .next();
+        Ok(folder
+            .map(PathBuf::from)
+            .filter(|folder| folder.is_absolute()))
+    }
+
+    /// The extension packs that are installed.
+    pub fn extension_packs(&self) -> Result<Vec<ExtensionPack>> {
+        Ok(ExtensionPack::parse(&self.ask(["list", "extpacks"])?))
     }
 }
 
@@ -74,11 +122,35 @@ mod tests {
         let interfaces = include_str!("../../tests/recorded/7.2.22/bridgedifs.txt");
         assert_eq!(values_of(interfaces, "Name"), ["eth0", "ifb0", "ifb1"]);
         let packs = include_str!("../../tests/recorded/7.2.22/extpacks.txt");
-        assert_eq!(values_of(packs, "Pack no."), ["VNC"]);
-        assert_eq!(values_of(packs, "Usable"), ["true"]);
+        let vnc = ExtensionPack {
+            name: "VNC".to_owned(),
+            version: "7.2.22".to_owned(),
+            has_remote_display: true,
+            has_encryption: false,
+            unusable: None,
+        };
+        assert_eq!(ExtensionPack::parse(packs), std::slice::from_ref(&vnc));
+        assert_eq!(ExtensionPack::parse("Extension Packs: 0\n"), []);
+        let broken = packs
+            .replace("true", "false")
+            .replace("Why unusable:   ", "Why unusable:   too old: 1");
+        let both = ExtensionPack::parse(&format!(
+            "{packs}{}",
+            broken.replace("Extension Packs: 1\n", "")
+        ));
+        let unusable = ExtensionPack {
+            unusable: Some("too old: 1".to_owned()),
+            ..vnc.clone()
+        };
+        assert_eq!(both, [vnc, unusable]);
+    }
+
+    #[test]
+    fn a_path_is_read_whole() {
+        let text = "API version:                     7_2\nDefault machine folder:          C:\\VirtualBox VMs\n";
         assert_eq!(
-            values_of("Extension Packs: 0\n", "Pack no."),
-            Vec::<String>::new()
+            values_of(text, "Default machine folder"),
+            ["C:\\VirtualBox VMs"]
         );
     }
 

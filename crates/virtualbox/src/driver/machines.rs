@@ -145,16 +145,14 @@ impl VBoxManage {
             id.to_string(),
             "--machinereadable".to_owned(),
         ];
-        match self.ask(&arguments) {
-            Ok(text) => MachineStatus::parse(&text)
-                .map_err(|problem| self.output_error(&arguments, problem)),
+        match self.ask_for(&arguments, MachineStatus::parse) {
             Err(error) if error.code().is_some_and(|code| code.is_access_denied()) => {
                 self.inaccessible(id)
             }
             Err(error) if error.code().is_some_and(|code| code.is_not_found()) => {
                 Err(Error::NoSuchMachine { machine: id })
             }
-            Err(error) => Err(error),
+            outcome => outcome,
         }
     }
 

@@ -32,7 +32,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use self::failure::Failure;
-pub use self::host::HostInfo;
+pub use self::host::{ExtensionPack, HostInfo};
 pub use self::image_ids::ImageIds;
 pub use self::locate::LocateOptions;
 pub use self::machinereadable::MachineReadable;
@@ -50,6 +50,8 @@ use crate::version::Version;
 
 /// How long to wait before each further attempt: 3 seconds in all. A machine that is locked for
 /// longer is in use.
+const ANSWER_DELAY: Duration = Duration::from_millis(500);
+
 const DELAYS: [Duration; 5] = [
     Duration::from_millis(100),
     Duration::from_millis(200),
@@ -100,6 +102,20 @@ impl VBoxManage {
                 _ => return Err(error),
             }
         }
+    }
+
+    /// Asks for something and understands the answer. Asks once more where that makes no sense: while
+    /// VirtualBox's service ends an answer may be cut, without an error (seen on 7.2.22).
+    fn ask_for<A: AsRef<OsStr>, T>(
+        &self,
+        arguments: &[A],
+        parse: impl Fn(&str) -> std::result::Result<T, String>,
+    ) -> Result<T> {
+        if let Ok(understood) = parse(&self.ask(arguments)?) {
+            return Ok(understood);
+        }
+        std::thread::sleep(ANSWER_DELAY);
+        parse(&self.ask(arguments)?).map_err(|problem| self.output_error(arguments, problem))
     }
 
     fn run(&self, invocation: &Invocation, watch: &Watch<'_>) -> Result<Ended> {

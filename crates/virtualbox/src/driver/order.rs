@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use vrs_progress::Progress;
 
-use super::failure::{claims_error, is_media_lock};
+use super::failure::{claims_error, is_media_lock, is_unexplained_start};
 use super::process::{Invocation, Watch};
 use super::settle::TIME_TO_SETTLE;
 use super::{DELAYS, VBoxManage, exit_error, is_passing};
@@ -177,10 +177,12 @@ fn leftover_lock(error: &Error) -> Option<Error> {
     match error {
         Error::Exit {
             command, message, ..
-        } if is_media_lock(message) => Some(Error::MediaLocked {
-            command: command.clone(),
-            message: message.clone(),
-        }),
+        } if is_media_lock(message) || is_unexplained_start(command, message) => {
+            Some(Error::MediaLocked {
+                command: command.clone(),
+                message: message.clone(),
+            })
+        }
         _ => None,
     }
 }
@@ -221,6 +223,36 @@ mod tests {
             matches!(given_up, Error::MediaLocked { .. }),
             "{given_up:?}"
         );
+    }
+
+    #[test]
+    fn a_start_that_fails_without_a_reason_is_tried_again() {
+        let failed = |command: &str| {
+            let failure = Failure::parse(include_str!(
+                "../../tests/recorded/7.2.22/error-start-lock.txt"
+            ));
+            Error::Exit {
+                command: command.to_owned(),
+                status: "exit status: 1".into(),
+                code: failure.code,
+                message: failure.message,
+                stderr: "".into(),
+                is_busy: failure.is_busy,
+                is_passing: failure.is_passing,
+            }
+        };
+        let start = || failed("VBoxManage startvm m --type headless");
+        let mut retries = Retries::new(&NoProgress);
+        for wait in WAITS_FOR_SERVICE {
+            assert_eq!(retries.delay_after(start()).unwrap(), wait);
+        }
+        let given_up = retries.delay_after(start()).unwrap_err();
+        assert!(
+            matches!(given_up, Error::MediaLocked { .. }),
+            "{given_up:?}"
+        );
+        let other = failed("VBoxManage unregistervm m");
+        assert!(Retries::new(&NoProgress).delay_after(other).is_err());
     }
 
     #[test]

@@ -22,7 +22,8 @@ pub enum Frontend {
 }
 
 impl VBoxManage {
-    /// Starts the machine. Fails unless it is then running.
+    /// Starts the machine. Fails unless it is then running. Locks that a killed operation left on its
+    /// images are waited for, with a note.
     pub fn start(&self, id: MachineId, frontend: Frontend, progress: &dyn Progress) -> Result<()> {
         let kind = match frontend {
             Frontend::Gui => "gui",

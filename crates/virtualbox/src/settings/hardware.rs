@@ -95,6 +95,8 @@ pub struct Hardware {
     pub cpuid_portability_level: u32,
     /// Whether others can see its screen over the network.
     pub has_remote_display: bool,
+    /// The extension pack that serves it, if not the host's default one.
+    pub remote_display_pack: Option<String>,
 }
 
 impl Hardware {
@@ -142,8 +144,11 @@ impl Hardware {
             .map(|cpu| required(cpu, PORTABILITY_LEVEL, "number"))
             .transpose()?
             .unwrap_or_default();
-        found.has_remote_display =
-            child(hardware, "RemoteDisplay").is_some_and(|display| flag(display, "enabled"));
+        let display = child(hardware, "RemoteDisplay");
+        found.has_remote_display = display.is_some_and(|display| flag(display, "enabled"));
+        found.remote_display_pack = display
+            .and_then(|display| text(display, "VRDEExtPack"))
+            .filter(|pack| !pack.is_empty());
         Ok(found)
     }
 }
