@@ -126,6 +126,33 @@ pub enum Error {
         holder: String,
     },
 
+    /// Another borg needs the repository for itself.
+    #[error(
+        "the repository at {location} is used by another borg; wait until that has ended; \
+         if it has crashed on another computer, run 'borg break-lock'"
+    )]
+    LockedByBorg {
+        /// Where.
+        location: String,
+        /// As borg said it.
+        source: Source,
+    },
+
+    /// A program that works on the repository did not do what it was to do.
+    #[error(
+        "{program} could not {operation} the repository at {location}; put right what it says, then run it again"
+    )]
+    Program {
+        /// Where.
+        location: String,
+        /// "borg", "rsync".
+        program: &'static str,
+        /// "read", "write to", "check", ...
+        operation: &'static str,
+        /// As it said it.
+        source: Source,
+    },
+
     /// An object of the repository is not what it must be.
     #[error(
         "{object} of the repository at {location} is damaged: {reason}; run 'vrs check' to learn what it affects"
@@ -429,13 +456,14 @@ impl Error {
             | Self::MissingChunk { .. }
             | Self::DamagedChunk { .. }
             | Self::NotPrunable { .. } => ErrorKind::Damaged,
-            Self::Locked { .. } | Self::PrunedMeanwhile { .. } => ErrorKind::Busy,
+            Self::Locked { .. } | Self::LockedByBorg { .. } | Self::PrunedMeanwhile { .. } => ErrorKind::Busy,
             Self::Incomplete { source, .. } => source.kind(),
             Self::Changed { .. } => ErrorKind::Changed,
             Self::NoSpace { .. } => ErrorKind::NoSpace,
             Self::Unreachable { .. } => ErrorKind::Unreachable,
             Self::LoginRefused { .. } | Self::NotPermitted { .. } => ErrorKind::Denied,
             Self::Storage { .. }
+            | Self::Program { .. }
             | Self::NoProgram { .. }
             | Self::LocalFile { .. }
             | Self::Broken { .. }
@@ -517,7 +545,7 @@ impl Error {
     }
 
     /// Trouble with a local file.
-    pub(crate) fn local(
+    pub fn local(
         path: &Path,
         operation: &'static str,
         offset: Option<u64>,

@@ -260,6 +260,25 @@ impl StorageServer {
         }
     }
 
+    /// The location of a borg repository, of `sshd` only.
+    #[must_use]
+    pub fn borg_location(&self, name: &str) -> String {
+        let (port, root) = (self.client_port, self.root.display());
+        format!("borg:ssh://{}@127.0.0.1:{port}{root}/{name}", sshd::user())
+    }
+
+    /// The folders in which the server has archives mounted, or had them when it was stopped.
+    #[must_use]
+    pub fn borg_mounts(&self) -> Vec<PathBuf> {
+        let entries = |folder: &Path| -> Vec<PathBuf> {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).collect()
+        };
+        let is_base = |path: &PathBuf| path.to_string_lossy().contains("/vrs-borg-");
+        let bases = entries(self.folder.path()).into_iter().filter(is_base);
+        bases.flat_map(|base| entries(&base)).collect()
+    }
+
     /// How `ssh` is called.
     #[must_use]
     pub fn ssh(&self) -> Vec<String> {
