@@ -19,7 +19,9 @@ const UNFINISHED: [&str; 2] = [".checkpoint", ".recreate"];
 pub(crate) struct Archive {
     pub(crate) id: SnapshotId,
     pub(crate) name: String,
-    pub(crate) time: jiff::Timestamp,
+    /// When borg began it.
+    pub(crate) begun: jiff::Timestamp,
+    /// Where borg ran.
     pub(crate) hostname: String,
     /// None: vrs did not make it, or did not finish it.
     pub(crate) label: Option<Label>,
@@ -54,9 +56,8 @@ impl Archive {
     fn of(listed: ListedArchive) -> Option<Self> {
         Some(Self {
             id: SnapshotId::from_hex(&listed.id)?,
-            time: answers::time(&listed.start)?,
-            label: Label::of_comment(&listed.comment)
-                .filter(|_| !is_unfinished(&listed.name)),
+            begun: answers::time(&listed.start)?,
+            label: Label::of_comment(&listed.comment).filter(|_| !is_unfinished(&listed.name)),
             name: listed.name,
             hostname: listed.hostname,
         })
@@ -103,10 +104,15 @@ fn host_part() -> String {
     plain(&local::hostname())
 }
 
-/// A name for a finished archive: the folder that it holds, and the time.
-pub(crate) fn finished_name(folder: &str, time: jiff::Timestamp) -> String {
-    let stem = folder.split('.').next().unwrap_or(folder);
-    format!("{}-{}", plain(stem), time.strftime("%Y%m%dT%H%M%S%.6fZ"))
+/// A name for a finished archive: the folder that it holds, the time, and a part that no other one has.
+pub(crate) fn finished_name(folder: &str, time: jiff::Timestamp, random: uuid::Uuid) -> String {
+    let random = random.simple().to_string();
+    let random = random.get(..8).unwrap_or_default();
+    format!(
+        "{}-{}-{random}",
+        plain(folder),
+        time.strftime("%Y%m%dT%H%M%SZ")
+    )
 }
 
 /// Without what means something to borg or a shell.
@@ -125,8 +131,8 @@ mod tests {
     #[test]
     fn names_hold_nothing_that_means_something() {
         let time = "2026-11-26T21:48:05.1234567Z".parse().unwrap();
-        let name = finished_name("we b{now}::/-ü", time);
-        assert_eq!(name, "we_b_now______ü-20261126T214805.123456Z");
+        let name = finished_name("we b{now}::/-ü", time, uuid::Uuid::nil());
+        assert_eq!(name, "we_b_now_____ü-20261126T214805Z-00000000");
     }
 
     #[test]
@@ -134,7 +140,7 @@ mod tests {
         let archive = |name: String| Archive {
             id: SnapshotId::from_bytes([1; 32]),
             name,
-            time: jiff::Timestamp::UNIX_EPOCH,
+            begun: jiff::Timestamp::UNIX_EPOCH,
             hostname: String::new(),
             label: None,
         };

@@ -28,7 +28,8 @@ impl<'a> Stream<'a> {
         let mut command = borg.command(&["extract", "--stdout"])?;
         command
             .arg(borg.location.archive_argument(archive))
-            .arg(format!("pf:{path}"));
+            // borg 1.2 never counts a whole path as matched and warns.
+            .arg(format!("pp:{path}"));
         let mut running = borg.start(&mut command)?;
         let stdout = running.stdout().ok_or_else(|| repository.broken())?;
         Ok(Self {
@@ -85,7 +86,10 @@ impl<'a> FileReader<'a> {
 
     /// The stream at an offset.
     fn stream_at(&mut self, offset: u64) -> Result<(Stream<'a>, u64)> {
-        let present = self.stream.take().filter(|(_, position)| *position <= offset);
+        let present = self
+            .stream
+            .take()
+            .filter(|(_, position)| *position <= offset);
         let (mut stream, mut position) = match present {
             Some(present) => present,
             None => {

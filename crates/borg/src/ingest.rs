@@ -139,14 +139,17 @@ impl<'a> BorgIngest<'a> {
     /// Streams a file, however large. The stream stays sound if the file does not.
     fn stream(&mut self, source: &FileSource, file: &File, stamp: &FileStamp) -> Result<()> {
         let progress = self.progress;
-        let mut content = BufReader::with_capacity(PIECE_BYTES, Content {
-            file,
-            path: &source.local,
-            left_bytes: stamp.size_bytes,
-            offset: 0,
-            progress,
-            failure: None,
-        });
+        let mut content = BufReader::with_capacity(
+            PIECE_BYTES,
+            Content {
+                file,
+                path: &source.local,
+                left_bytes: stamp.size_bytes,
+                offset: 0,
+                progress,
+                failure: None,
+            },
+        );
         let import = self.import(Some(source))?;
         let written = append(
             &mut import.tar,
@@ -159,8 +162,7 @@ impl<'a> BorgIngest<'a> {
         if let Err(error) = written {
             return Err(failure.unwrap_or_else(|| self.import_failed(&error)));
         }
-        self.streamed
-            .insert(source.path.clone(), stamp.size_bytes);
+        self.streamed.insert(source.path.clone(), stamp.size_bytes);
         Ok(())
     }
 
@@ -203,7 +205,9 @@ impl<'a> BorgIngest<'a> {
         }
         let import = self.import.take().ok_or_else(|| self.repository.broken())?;
         let Import { running, tar } = import;
-        let ended = tar.into_inner().and_then(|pipe| Ok(drop(pipe.into_inner()?)));
+        let ended = tar
+            .into_inner()
+            .and_then(|pipe| Ok(drop(pipe.into_inner()?)));
         let progress = self.progress;
         let borg = &self.repository.borg;
         let output = running
@@ -219,7 +223,7 @@ impl<'a> BorgIngest<'a> {
     fn publish(&self, label: &Label) -> Result<SnapshotId> {
         let folder = self.streamed.keys().next();
         let folder = folder.and_then(|path| path.parts().find(|part| !part.starts_with('.')));
-        let name = finished_name(folder.unwrap_or("vrs"), label.time);
+        let name = finished_name(folder.unwrap_or("vrs"), label.time, uuid::Uuid::new_v4());
         let borg = &self.repository.borg;
         let mut arguments = vec![
             "--target".to_owned(),
@@ -239,7 +243,10 @@ impl<'a> BorgIngest<'a> {
         let made = archives.into_iter().find(|archive| archive.name == name);
         let made = made.filter(|archive| archive.label.as_ref() == Some(label));
         made.map(|archive| archive.id).ok_or_else(|| {
-            borg.failed("write to", format!("the new archive '{name}' is not listed"))
+            borg.failed(
+                "write to",
+                format!("the new archive '{name}' is not listed"),
+            )
         })
     }
 }
@@ -292,7 +299,10 @@ impl Ingest for BorgIngest<'_> {
         let imported = self.finish_import()?;
         let after = imported.cache.stats;
         let sent_bytes = imported.archive.stats.deduplicated_size;
-        let total_bytes = self.streamed.values().fold(0, |sum: u64, size| sum.saturating_add(*size));
+        let total_bytes = self
+            .streamed
+            .values()
+            .fold(0, |sum: u64, size| sum.saturating_add(*size));
         let new_bytes = after.unique_size.saturating_sub(self.before.unique_size);
         self.progress.add(Counter::Sent, sent_bytes);
         let mut label = Label::new(label);

@@ -25,4 +25,4 @@ mod target;
 mod upkeep;
 
 pub use location::BorgLocation;
-pub use repository::BorgRepository;
+pub use repository::{BorgOptions, BorgRepository};

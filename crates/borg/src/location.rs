@@ -210,9 +210,6 @@ mod tests {
         let location = BorgLocation::parse("borg:/srv/{hostname}")
             .unwrap()
             .unwrap();
-        assert_eq!(
-            location.archive_argument("a"),
-            "/srv/{{hostname}}::a"
-        );
+        assert_eq!(location.archive_argument("a"), "/srv/{{hostname}}::a");
     }
 }

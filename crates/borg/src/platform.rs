@@ -30,7 +30,12 @@ pub(crate) fn hand_over(
     let (reader, mut writer) = io::pipe()?;
     writer.write_all(password)?;
     command.env(variable, reader.as_raw_fd().to_string());
-    let keep = move || Ok(rustix::io::fcntl_setfd(&reader, rustix::io::FdFlags::empty())?);
+    let keep = move || {
+        Ok(rustix::io::fcntl_setfd(
+            &reader,
+            rustix::io::FdFlags::empty(),
+        )?)
+    };
     // SAFETY: one system call between fork and exec, which takes no lock and no memory.
     unsafe { command.pre_exec(keep) };
     Ok(())

@@ -5,6 +5,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde::de::DeserializeOwned;
@@ -14,6 +15,7 @@ use vrs_repository::{Access, Error, Password, Result};
 use crate::answers::LogLine;
 use crate::location::BorgLocation;
 use crate::platform;
+use crate::repository::BorgOptions;
 use crate::running::{Ended, Running};
 
 const PROGRAM: &str = "borg";
@@ -36,11 +38,21 @@ pub(crate) struct Borg {
     pub(crate) location: BorgLocation,
     pub(crate) password: Password,
     pub(crate) access: Access,
-    /// Variables that hold secrets and that no child process needs.
-    pub(crate) secret_variables: Vec<String>,
+    secret_variables: Vec<String>,
+    base_folder: Option<PathBuf>,
 }
 
 impl Borg {
+    pub(crate) fn new(location: &BorgLocation, password: &Password, options: &BorgOptions) -> Self {
+        Self {
+            location: location.clone(),
+            password: password.clone(),
+            access: options.access.clone(),
+            secret_variables: options.secret_variables.clone(),
+            base_folder: options.base_folder.clone(),
+        }
+    }
+
     /// A call of a verb, without its arguments.
     pub(crate) fn command(&self, verb: &[&str]) -> Result<Command> {
         let mut command = Command::new(PROGRAM);
@@ -49,9 +61,14 @@ impl Borg {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .env("BORG_RSH", shell_words::join(self.ssh()))
+            // The question is asked by `vrs check --repair`.
+            .env("BORG_CHECK_I_KNOW_WHAT_I_AM_DOING", "YES")
             .env("TZ", "UTC")
             .env("LC_ALL", "C.UTF-8");
         self.keep_secrets_from(&mut command);
+        if let Some(folder) = &self.base_folder {
+            command.env("BORG_BASE_DIR", folder);
+        }
         if let Some(limit) = self.access.upload_kib_per_second {
             command.args(["--upload-ratelimit", &limit.to_string()]);
         }
@@ -98,7 +115,10 @@ impl Borg {
         answer: &[u8],
     ) -> Result<T> {
         serde_json::from_slice(answer).map_err(|error| {
-            self.failed(operation, format!("borg's answer is not understood: {error}"))
+            self.failed(
+                operation,
+                format!("borg's answer is not understood: {error}"),
+            )
         })
     }
 
@@ -227,7 +247,9 @@ fn complaint(log: &[LogLine]) -> String {
             said.push(message);
         }
     }
-    let trace = log.iter().find(|line| line.message.starts_with("Traceback"));
+    let trace = log
+        .iter()
+        .find(|line| line.message.starts_with("Traceback"));
     let last_of_trace = trace.and_then(|line| {
         let before = line.message.split("\n\n").next()?;
         before.lines().last()

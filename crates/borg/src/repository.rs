@@ -1,13 +1,13 @@
 //! A borg repository as a storage of snapshots.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vrs_progress::Progress;
 use vrs_repository::id::{RepositoryId, SnapshotId};
 use vrs_repository::store::{
     CheckOptions, CheckReport, Ingest, PruneOptions, PruneStats, RestoreRequest, RestoreStats,
-    SnapshotList, SnapshotStore, SnapshotWords, StoredFile, StoredFileReader,
-    TreePath,
+    SnapshotList, SnapshotStore, SnapshotWords, StoredFile, StoredFileReader, TreePath,
 };
 use vrs_repository::{Access, Error, Password, Result};
 
@@ -17,6 +17,17 @@ use crate::extract::FileReader;
 use crate::ingest::BorgIngest;
 use crate::location::BorgLocation;
 use crate::program::Borg;
+
+/// How to reach a repository.
+#[derive(Debug, Clone, Default)]
+pub struct BorgOptions {
+    /// `ssh`, limits, and whether the user asked to stop.
+    pub access: Access,
+    /// Variables that hold secrets and that no child process needs.
+    pub secret_variables: Vec<String>,
+    /// Where borg keeps its cache and what it knows of repositories, instead of the home folder.
+    pub base_folder: Option<PathBuf>,
+}
 
 /// A borg repository, open.
 #[derive(Debug)]
@@ -40,31 +51,25 @@ pub(crate) struct ArchivedFile {
 
 impl BorgRepository {
     /// Creates a repository whose key lies in it, protected by the password.
-    pub fn init(
-        location: &BorgLocation,
-        password: &Password,
-        access: &Access,
-        secret_variables: &[&str],
-    ) -> Result<()> {
-        let borg = borg(location, password, access, secret_variables);
+    pub fn init(location: &BorgLocation, password: &Password, options: &BorgOptions) -> Result<()> {
+        let borg = Borg::new(location, password, options);
         let arguments = [
             "--encryption=repokey-blake2",
             "--make-parent-dirs",
             &location.argument(),
         ];
         borg.answer("create", &["init"], arguments, None)?;
-        Self::open(location, password, access, secret_variables).map(drop)
+        Self::open(location, password, options).map(drop)
     }
 
-    /// Opens a repository. No child process gets the variables that hold secrets.
+    /// Opens a repository.
     pub fn open(
         location: &BorgLocation,
         password: &Password,
-        access: &Access,
-        secret_variables: &[&str],
+        options: &BorgOptions,
     ) -> Result<Self> {
         let mut repository = Self {
-            borg: borg(location, password, access, secret_variables),
+            borg: Borg::new(location, password, options),
             id: RepositoryId::from_bytes([0; 32]),
             archives: Mutex::new(None),
             files: Mutex::new(None),
@@ -80,7 +85,8 @@ impl BorgRepository {
     /// Its sums. borg learns what other hosts stored meanwhile.
     pub(crate) fn info(&self, progress: Option<&dyn Progress>) -> Result<Info> {
         let location = [self.borg.location.argument()];
-        self.borg.json("read", &["info", "--json"], location, progress)
+        self.borg
+            .json("read", &["info", "--json"], location, progress)
     }
 
     /// The archives now.
@@ -124,10 +130,14 @@ impl BorgRepository {
         ];
         let answer = self.borg.answer("list", &["list"], arguments, None)?;
         let mut files = Vec::new();
-        for line in answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        for line in answer
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
             let item: Item = self.borg.parse("list", line)?;
             files.extend(archived_file(item, id)?);
         }
+        files.sort_by(|one: &ArchivedFile, other| one.path.cmp(&other.path));
         let files = Arc::new(files);
         *lock(&self.files) = Some((*id, Arc::clone(&files)));
         Ok(files)
@@ -146,20 +156,6 @@ impl BorgRepository {
         Error::Broken {
             location: self.location(),
         }
-    }
-}
-
-fn borg(
-    location: &BorgLocation,
-    password: &Password,
-    access: &Access,
-    secret_variables: &[&str],
-) -> Borg {
-    Borg {
-        location: location.clone(),
-        password: password.clone(),
-        access: access.clone(),
-        secret_variables: secret_variables.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -247,7 +243,10 @@ impl SnapshotStore for BorgRepository {
         ];
         let answer = self.borg.answer("read", &["diff"], arguments, None)?;
         let mut changed: u64 = 0;
-        for line in answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        for line in answer
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
             let difference: Difference = self.borg.parse("read", line)?;
             for change in difference.changes {
                 let bytes = match change.kind.as_str() {
@@ -307,4 +306,3 @@ impl SnapshotStore for BorgRepository {
         self.repair_archives(options, progress)
     }
 }
-

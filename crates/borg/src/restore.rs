@@ -35,9 +35,9 @@ impl BorgRepository {
         progress: &dyn Progress,
     ) -> Result<RestoreStats> {
         let files = self.requested(request)?;
-        let total_bytes = files
-            .iter()
-            .fold(0, |sum: u64, (_, stored)| sum.saturating_add(stored.size_bytes));
+        let total_bytes = files.iter().fold(0, |sum: u64, (_, stored)| {
+            sum.saturating_add(stored.size_bytes)
+        });
         progress.phase(Phase {
             name: "restoring",
             subject: String::new(),

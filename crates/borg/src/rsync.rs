@@ -87,7 +87,12 @@ impl<'a> Rsync<'a> {
         command
             .args(["--inplace", "--no-whole-file", "--ignore-times", "--sparse"])
             .args(["--block-size", BLOCK_BYTES, "--secluded-args"])
-            .args(["--stats", "--info=progress2", "--no-human-readable", "--outbuf=L"])
+            .args([
+                "--stats",
+                "--info=progress2",
+                "--no-human-readable",
+                "--outbuf=L",
+            ])
             .args(["--rsh", &self.shell])
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
@@ -153,7 +158,10 @@ impl Told {
             let text = String::from_utf8_lossy(piece.get(..length).unwrap_or_default());
             self.text.push_str(&text);
             let latest = self.text.rsplit(['\r', '\n']).nth(1).unwrap_or_default();
-            let done = latest.split_whitespace().next().and_then(|word| word.parse().ok());
+            let done = latest
+                .split_whitespace()
+                .next()
+                .and_then(|word| word.parse().ok());
             self.advance(done.unwrap_or(0).min(size_bytes), progress);
             self.forget_progress();
         }

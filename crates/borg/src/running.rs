@@ -68,7 +68,8 @@ impl Running {
             .name("answer".to_owned())
             .spawn(move || {
                 let mut answer = Vec::new();
-                let read = stdout.map(|out| out.take(LONGEST_ANSWER_BYTES).read_to_end(&mut answer));
+                let read =
+                    stdout.map(|out| out.take(LONGEST_ANSWER_BYTES).read_to_end(&mut answer));
                 read.transpose().map(|_| answer)
             })?;
         while self.child.try_wait()?.is_none() {

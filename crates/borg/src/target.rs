@@ -125,8 +125,9 @@ impl<'a> Target<'a> {
     ) -> Result<()> {
         let here = here.get_mut(..piece.len()).unwrap_or_default();
         let present = match &self.file {
-            Some(file) => local::read_full_at(file, here, offset)
-                .map_err(self.error("read", Some(offset)))?,
+            Some(file) => {
+                local::read_full_at(file, here, offset).map_err(self.error("read", Some(offset)))?
+            }
             None => 0,
         };
         let length = piece.len() as u64;
@@ -186,7 +187,10 @@ impl<'a> Target<'a> {
         };
         self.progress.step("flush target");
         file.sync_all().map_err(self.error("flush", None))?;
-        let folder = self.path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+        let folder = self
+            .path
+            .parent()
+            .map_or_else(PathBuf::new, Path::to_path_buf);
         local::sync_folder(&folder).map_err(|error| Error::local(&folder, "flush", None, error))
     }
 }

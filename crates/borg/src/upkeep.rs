@@ -40,9 +40,9 @@ impl BorgRepository {
             progress.step("remove archive");
         }
         let location = [self.borg.location.argument()];
-        let verb = ["delete", "--consider-checkpoints"];
         let arguments = location.into_iter().chain(names);
-        self.borg.answer("delete from", &verb, arguments, None)?;
+        self.borg
+            .answer("delete from", &["delete"], arguments, None)?;
         Ok(())
     }
 
@@ -53,7 +53,10 @@ impl BorgRepository {
             let is_own = |archive: &Archive| archive.name.starts_with(own);
             let wanted = |archive: &&Archive| is_own(archive) || archive.is_left_over();
             let names = archives.iter().filter(wanted);
-            self.delete_names(names.map(|archive| archive.name.clone()).collect(), Some(progress))
+            self.delete_names(
+                names.map(|archive| archive.name.clone()).collect(),
+                Some(progress),
+            )
         });
         if let Err(error) = removed {
             progress.warn(&format!(
@@ -80,7 +83,8 @@ impl BorgRepository {
             label.to_comment(),
             self.borg.location.archive_argument(&archive.name),
         ];
-        self.borg.answer("write to", &["recreate"], arguments, None)?;
+        self.borg
+            .answer("write to", &["recreate"], arguments, None)?;
         let now = self.refresh()?.0;
         let made = now.into_iter().find(|other| other.name == archive.name);
         let made = made.filter(|made| made.label.as_ref() == Some(&label));
@@ -124,7 +128,10 @@ impl BorgRepository {
         progress: &dyn Progress,
     ) -> Result<PruneStats> {
         let left_over = self.refresh()?.0.into_iter().filter(Archive::is_left_over);
-        self.delete_names(left_over.map(|archive| archive.name).collect(), Some(progress))?;
+        self.delete_names(
+            left_over.map(|archive| archive.name).collect(),
+            Some(progress),
+        )?;
         progress.phase(Phase {
             name: "compacting",
             subject: String::new(),
@@ -168,7 +175,7 @@ impl BorgRepository {
                     report.errors.push(message.to_owned());
                     report.losses.extend(loss(message, &archives));
                 }
-                "WARNING" => report.warnings.push(message.to_owned()),
+                "WARNING" if !is_of_index(line) => report.warnings.push(message.to_owned()),
                 _ => {}
             }
         }
@@ -213,9 +220,7 @@ impl BorgRepository {
         progress.step("repair repository");
         let log = self.run_check(&["check", "--repair"], options, progress)?;
         let done = log.into_iter().filter(|line| {
-            matches!(line.levelname.as_str(), "WARNING" | "ERROR")
-                && !line.message.contains("is an EXPERIMENTAL FEATURE")
-                && !line.message.contains("This is a potentially dangerous")
+            matches!(line.levelname.as_str(), "WARNING" | "ERROR") && !is_of_index(line)
         });
         Ok(done.map(|line| line.message.trim().to_owned()).collect())
     }
@@ -239,6 +244,11 @@ impl BorgRepository {
         }
         Err(self.borg.error_of("check", &ended))
     }
+}
+
+/// One for each chunk, when the index is found wrong, after an error that says so.
+fn is_of_index(line: &LogLine) -> bool {
+    line.message.starts_with("ID: ")
 }
 
 /// "compaction freed about 3.76 kB repository space."

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use vrs_borg::{BorgLocation, BorgRepository};
+use vrs_borg::{BorgLocation, BorgOptions, BorgRepository};
 use vrs_engine::journal::{Intent, Unfinished};
 use vrs_engine::{Host, recover};
 use vrs_repository::{
@@ -209,10 +209,10 @@ impl Context {
             return Ok(Box::new(self.open_restic(choice)?.0));
         };
         let location = location.clone();
-        let (secret, source) = choice.password.read(&location.to_string(), &self.interrupt)?;
-        let access = self.access(None)?;
-        let secrets: Vec<_> = secret_variables().collect();
-        let opened = BorgRepository::open(&location, &reveal(&secret), &access, &secrets);
+        let (secret, source) = choice
+            .password
+            .read(&location.to_string(), &self.interrupt)?;
+        let opened = BorgRepository::open(&location, &reveal(&secret), &self.borg_options()?);
         let repository = opened.map_err(|error| opening_failed(error, &source))?;
         self.save_if_asked(&location.to_string(), &secret);
         Ok(Box::new(repository))
@@ -220,7 +220,9 @@ impl Context {
 
     fn open_restic(&self, choice: Choice) -> Result<(ResticRepository, SecretString)> {
         let location = choice.location.require_restic()?;
-        let (secret, source) = choice.password.read(&location.to_string(), &self.interrupt)?;
+        let (secret, source) = choice
+            .password
+            .read(&location.to_string(), &self.interrupt)?;
         let mut options = OpenOptions::default();
         options.access = self.access(Some(location))?;
         let opened = ResticRepository::open(location, &reveal(&secret), &options);
@@ -245,8 +247,7 @@ impl Context {
     fn init(&self, place: &Place, password: &Password) -> Result<()> {
         let made = match place {
             Place::Borg(location) => {
-                let secrets: Vec<_> = secret_variables().collect();
-                BorgRepository::init(location, password, &self.access(None)?, &secrets)
+                BorgRepository::init(location, password, &self.borg_options()?)
             }
             Place::Restic(location) => {
                 let mut options = InitOptions::default();
@@ -256,6 +257,14 @@ impl Context {
             }
         };
         Ok(made.map_err(vrs_engine::Error::from)?)
+    }
+
+    fn borg_options(&self) -> Result<BorgOptions> {
+        Ok(BorgOptions {
+            access: self.access(None)?,
+            secret_variables: secret_variables().map(str::to_owned).collect(),
+            base_folder: None,
+        })
     }
 
     fn access(&self, location: Option<&Location>) -> Result<Access> {

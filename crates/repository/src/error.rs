@@ -456,7 +456,9 @@ impl Error {
             | Self::MissingChunk { .. }
             | Self::DamagedChunk { .. }
             | Self::NotPrunable { .. } => ErrorKind::Damaged,
-            Self::Locked { .. } | Self::LockedByBorg { .. } | Self::PrunedMeanwhile { .. } => ErrorKind::Busy,
+            Self::Locked { .. } | Self::LockedByBorg { .. } | Self::PrunedMeanwhile { .. } => {
+                ErrorKind::Busy
+            }
             Self::Incomplete { source, .. } => source.kind(),
             Self::Changed { .. } => ErrorKind::Changed,
             Self::NoSpace { .. } => ErrorKind::NoSpace,

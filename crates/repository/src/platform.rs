@@ -277,6 +277,6 @@ mod holes {
 
 pub(crate) use holes::is_hole;
 pub use holes::punch_hole;
-pub(crate) use system::{own_ownership, ownership, set_mode};
 pub use system::{hostname, is_running, keep_from_terminal};
 use system::{inode_and_ctime, no_follow, read_at, write_at};
+pub(crate) use system::{own_ownership, ownership, set_mode};

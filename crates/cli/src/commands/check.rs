@@ -1,8 +1,8 @@
 //! `vrs check`
 
 use vrs_engine::check;
-use vrs_repository::store::CheckOptions;
 use vrs_repository::SnapshotStore;
+use vrs_repository::store::CheckOptions;
 
 use crate::args::CheckArgs;
 use crate::context::Context;
