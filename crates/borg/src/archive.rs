@@ -3,7 +3,7 @@
 use vrs_repository::Result;
 use vrs_repository::id::SnapshotId;
 use vrs_repository::local;
-use vrs_repository::store::SnapshotRecord;
+use vrs_repository::store::{ORIGINAL, SnapshotRecord};
 
 use crate::answers::{self, ArchiveList, ListedArchive};
 use crate::label::Label;
@@ -13,6 +13,9 @@ use crate::program::Borg;
 const INCOMPLETE: &str = "vrs-incomplete-";
 /// What borg appends to the names of its own unfinished ones.
 const UNFINISHED: [&str; 2] = [".checkpoint", ".recreate"];
+
+/// How the script that vrs comes from named its archives: the machine, the date, and one of these.
+const ORIGINALS: [&str; 2] = ["-online", "-offline"];
 
 /// An archive as the list shows it.
 #[derive(Debug, Clone)]
@@ -63,9 +66,11 @@ impl Archive {
         })
     }
 
-    /// As a snapshot that vrs made, if it is one.
+    /// As a snapshot that vrs or its original made, if it is one.
     pub(crate) fn record(&self) -> Option<SnapshotRecord> {
-        let label = self.label.clone()?;
+        let Some(label) = self.label.clone() else {
+            return self.is_original().then(|| self.original_record());
+        };
         Some(SnapshotRecord {
             id: self.id,
             time: label.time,
@@ -75,6 +80,23 @@ impl Archive {
             size_bytes: label.size_bytes,
             added_bytes: label.added_bytes,
         })
+    }
+
+    fn is_original(&self) -> bool {
+        let is_named = ORIGINALS.iter().any(|end| self.name.ends_with(end));
+        is_named && !is_unfinished(&self.name)
+    }
+
+    fn original_record(&self) -> SnapshotRecord {
+        SnapshotRecord {
+            id: self.id,
+            time: self.begun,
+            hostname: self.hostname.clone(),
+            tags: vec![ORIGINAL.to_owned()],
+            description: Some(format!("borg archive {}", self.name)),
+            size_bytes: None,
+            added_bytes: None,
+        }
     }
 
     /// Whether it is what an ended vrs of this host left behind.

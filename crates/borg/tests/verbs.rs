@@ -270,6 +270,7 @@ fn every_verb_works(#[values(Place::Local, Place::Ssh)] place: Place) {
         .open_file(&first, &path(".vrs/web/manifest.json"))
         .unwrap();
     assert_eq!(read_to_vec(small.as_mut(), 100).unwrap(), b"{}");
+    drop(small);
 
     let words = SnapshotWords {
         tags: vec!["vrs".to_owned()],

@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use vrs_borg::{BorgLocation, BorgOptions, BorgRepository};
 use vrs_engine::journal::{Intent, Unfinished};
+use vrs_engine::originals::Originals;
 use vrs_engine::{Host, recover};
 use vrs_repository::{
     Access, InitOptions, Location, OpenOptions, Password, ResticRepository, SnapshotStore,
@@ -215,7 +216,7 @@ impl Context {
         let opened = BorgRepository::open(&location, &reveal(&secret), &self.borg_options()?);
         let repository = opened.map_err(|error| opening_failed(error, &source))?;
         self.save_if_asked(&location.to_string(), &secret);
-        Ok(Box::new(repository))
+        Ok(Box::new(Originals::among(Box::new(repository))))
     }
 
     fn open_restic(&self, choice: Choice) -> Result<(ResticRepository, SecretString)> {

@@ -26,7 +26,7 @@ pub enum Error {
     /// A location that names a kind of storage this version cannot reach.
     #[error(
         "repositories at {location:?} are not supported: the scheme {scheme:?} is unknown here; \
-         use PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL or rclone:REMOTE:PATH"
+         use PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL, rclone:REMOTE:PATH or borg:PATH"
     )]
     UnsupportedLocation {
         /// As given, without what may be a secret.
@@ -38,7 +38,7 @@ pub enum Error {
     /// A location that is no location.
     #[error(
         "{location:?} is not a repository location: {reason}; \
-         give PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL or rclone:REMOTE:PATH"
+         give PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL, rclone:REMOTE:PATH or borg:PATH"
     )]
     InvalidLocation {
         /// As given, without what may be a secret.
