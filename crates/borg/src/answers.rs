@@ -5,6 +5,7 @@ use serde::Deserialize;
 /// `borg list --json`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ArchiveList {
+    pub(crate) repository: RepositoryInfo,
     pub(crate) archives: Vec<ListedArchive>,
 }
 
@@ -23,7 +24,6 @@ pub(crate) struct ListedArchive {
 /// `borg info --json`, with and without archives.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Info {
-    pub(crate) repository: RepositoryInfo,
     pub(crate) cache: CacheInfo,
     #[serde(default)]
     pub(crate) archives: Vec<ArchiveInfo>,

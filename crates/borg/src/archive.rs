@@ -30,29 +30,41 @@ pub(crate) struct Archive {
     pub(crate) label: Option<Label>,
 }
 
-/// All archives, unfinished ones among them, and texts on those that cannot be understood.
-pub(crate) fn list(borg: &Borg) -> Result<(Vec<Archive>, Vec<String>)> {
+/// What a repository holds.
+pub(crate) struct Listing {
+    /// As borg writes it.
+    pub(crate) repository_id: String,
+    /// Unfinished ones among them.
+    pub(crate) archives: Vec<Archive>,
+    /// One text for each that cannot be understood.
+    pub(crate) unreadable: Vec<String>,
+}
+
+/// Lists all archives. borg reads no more than their headers for that.
+pub(crate) fn list(borg: &Borg) -> Result<Listing> {
     let format = [
         "--json",
         "--consider-checkpoints",
         "--format",
         "{comment}{hostname}",
+        &borg.location.argument(),
     ];
-    let arguments = format
-        .map(str::to_owned)
-        .into_iter()
-        .chain([borg.location.argument()]);
-    let list: ArchiveList = borg.json("list", &["list"], arguments, None)?;
-    let mut unreadable = Vec::new();
-    let mut archives = Vec::with_capacity(list.archives.len());
+    let list: ArchiveList = borg.json("list", &["list"], format, None)?;
+    let mut listing = Listing {
+        repository_id: list.repository.id,
+        archives: Vec::with_capacity(list.archives.len()),
+        unreadable: Vec::new(),
+    };
     for listed in list.archives {
         let name = listed.name.clone();
         match Archive::of(listed) {
-            Some(archive) => archives.push(archive),
-            None => unreadable.push(format!("archive '{name}': borg's list is not understood")),
+            Some(archive) => listing.archives.push(archive),
+            None => listing
+                .unreadable
+                .push(format!("archive '{name}': borg's list is not understood")),
         }
     }
-    Ok((archives, unreadable))
+    Ok(listing)
 }
 
 impl Archive {

@@ -239,7 +239,7 @@ impl<'a> BorgIngest<'a> {
         arguments.push(borg.location.archive_argument(&self.name));
         self.progress.step("label archive");
         borg.answer("write to", &["recreate"], arguments, None)?;
-        let archives = self.repository.refresh()?.0;
+        let archives = self.repository.refresh()?.archives;
         let made = archives.into_iter().find(|archive| archive.name == name);
         let made = made.filter(|archive| archive.label.as_ref() == Some(label));
         made.map(|archive| archive.id).ok_or_else(|| {

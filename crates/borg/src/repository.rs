@@ -12,7 +12,7 @@ use vrs_repository::store::{
 use vrs_repository::{Access, Error, Password, Result};
 
 use crate::answers::{self, Difference, Info, Item};
-use crate::archive::{self, Archive};
+use crate::archive::{self, Archive, Listing};
 use crate::extract::FileReader;
 use crate::ingest::BorgIngest;
 use crate::location::BorgLocation;
@@ -34,7 +34,8 @@ pub struct BorgOptions {
 pub struct BorgRepository {
     pub(crate) borg: Borg,
     id: RepositoryId,
-    archives: Mutex<Option<Vec<Archive>>>,
+    /// As they were listed last.
+    archives: Mutex<Vec<Archive>>,
     /// Of the archive that was asked for last.
     files: Mutex<Option<(SnapshotId, Arc<Vec<ArchivedFile>>)>>,
 }
@@ -71,12 +72,12 @@ impl BorgRepository {
         let mut repository = Self {
             borg: Borg::new(location, password, options),
             id: RepositoryId::from_bytes([0; 32]),
-            archives: Mutex::new(None),
+            archives: Mutex::new(Vec::new()),
             files: Mutex::new(None),
         };
-        let info = repository.info(None)?;
-        repository.id = RepositoryId::from_hex(&info.repository.id).ok_or_else(|| {
-            let reason = format!("its id is {:?}", info.repository.id);
+        let id = repository.refresh()?.repository_id;
+        repository.id = RepositoryId::from_hex(&id).ok_or_else(|| {
+            let reason = format!("its id is {id:?}");
             repository.borg.failed("read", reason)
         })?;
         Ok(repository)
@@ -90,28 +91,26 @@ impl BorgRepository {
     }
 
     /// The archives now.
-    pub(crate) fn refresh(&self) -> Result<(Vec<Archive>, Vec<String>)> {
-        let (archives, unreadable) = archive::list(&self.borg)?;
-        *lock(&self.archives) = Some(archives.clone());
-        Ok((archives, unreadable))
-    }
-
-    /// The archives that do not have to be the latest.
-    fn known(&self) -> Result<Vec<Archive>> {
-        let known = lock(&self.archives).clone();
-        known.map_or_else(|| Ok(self.refresh()?.0), Ok)
+    pub(crate) fn refresh(&self) -> Result<Listing> {
+        let listing = archive::list(&self.borg)?;
+        lock(&self.archives).clone_from(&listing.archives);
+        Ok(listing)
     }
 
     /// A snapshot's archive.
     pub(crate) fn archive(&self, id: &SnapshotId) -> Result<Archive> {
-        let find = |archives: Vec<Archive>| archives.into_iter().find(|other| other.id == *id);
-        if let Some(found) = find(self.known()?) {
-            return Ok(found);
+        let is_it = |archive: &&Archive| archive.id == *id;
+        if let Some(found) = lock(&self.archives).iter().find(is_it) {
+            return Ok(found.clone());
         }
-        find(self.refresh()?.0).ok_or_else(|| Error::NoSnapshot {
-            location: self.location(),
-            snapshot: *id,
-        })
+        let now = self.refresh()?.archives;
+        now.iter()
+            .find(is_it)
+            .cloned()
+            .ok_or_else(|| Error::NoSnapshot {
+                location: self.location(),
+                snapshot: *id,
+            })
     }
 
     /// The regular files of an archive.
@@ -190,7 +189,11 @@ impl SnapshotStore for BorgRepository {
     }
 
     fn snapshots(&self) -> Result<SnapshotList> {
-        let (archives, unreadable) = self.refresh()?;
+        let Listing {
+            archives,
+            unreadable,
+            ..
+        } = self.refresh()?;
         let mut snapshots: Vec<_> = archives.iter().filter_map(Archive::record).collect();
         snapshots.sort_by_key(|record| (record.time, record.id));
         Ok(SnapshotList {

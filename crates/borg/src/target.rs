@@ -58,7 +58,12 @@ impl<'a> Target<'a> {
                 if !is_there {
                     progress.step("create target");
                 }
-                Some(local::open_target(path, !is_there).map_err(failed)?)
+                let file = local::open_target(path, !is_there).map_err(failed)?;
+                if !is_there {
+                    // As VirtualBox makes them.
+                    local::set_mode(&file, 0o600).map_err(failed)?;
+                }
+                Some(file)
             }
         };
         let length = file.as_ref().map(|file| Ok(file.metadata()?.len()));

@@ -8,7 +8,7 @@ use vrs_repository::store::{
 use vrs_repository::{Error, Result};
 
 use crate::answers::LogLine;
-use crate::archive::Archive;
+use crate::archive::{Archive, Listing};
 use crate::repository::BorgRepository;
 
 impl BorgRepository {
@@ -22,7 +22,7 @@ impl BorgRepository {
             .map(|id| Ok(self.archive(id)?.name))
             .collect();
         self.delete_names(names?, Some(progress))?;
-        let left = self.refresh()?.0;
+        let left = self.refresh()?.archives;
         match left.iter().find(|archive| snapshots.contains(&archive.id)) {
             None => Ok(()),
             Some(archive) => {
@@ -49,7 +49,7 @@ impl BorgRepository {
     /// Removes the hidden archive of a finished snapshot, and those that an ended vrs left. They do no
     /// harm, so a failure only warns.
     pub(crate) fn remove_leftovers(&self, own: &str, progress: &dyn Progress) {
-        let removed = self.refresh().and_then(|(archives, _)| {
+        let removed = self.refresh().and_then(|Listing { archives, .. }| {
             let is_own = |archive: &Archive| archive.name.starts_with(own);
             let wanted = |archive: &&Archive| is_own(archive) || archive.is_left_over();
             let names = archives.iter().filter(wanted);
@@ -85,7 +85,7 @@ impl BorgRepository {
         ];
         self.borg
             .answer("write to", &["recreate"], arguments, None)?;
-        let now = self.refresh()?.0;
+        let now = self.refresh()?.archives;
         let made = now.into_iter().find(|other| other.name == archive.name);
         let made = made.filter(|made| made.label.as_ref() == Some(&label));
         made.map(|made| made.id).ok_or_else(|| {
@@ -127,7 +127,11 @@ impl BorgRepository {
         options: &PruneOptions,
         progress: &dyn Progress,
     ) -> Result<PruneStats> {
-        let left_over = self.refresh()?.0.into_iter().filter(Archive::is_left_over);
+        let left_over = self
+            .refresh()?
+            .archives
+            .into_iter()
+            .filter(Archive::is_left_over);
         self.delete_names(
             left_over.map(|archive| archive.name).collect(),
             Some(progress),
@@ -165,7 +169,7 @@ impl BorgRepository {
             subject: String::new(),
             total_bytes: None,
         });
-        let archives = self.refresh()?.0;
+        let archives = self.refresh()?.archives;
         let log = self.run_check(&["check"], options, progress)?;
         let mut report = CheckReport::default();
         for line in &log {

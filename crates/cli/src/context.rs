@@ -61,8 +61,8 @@ impl Place {
         match self {
             Self::Restic(location) => Ok(location),
             Self::Borg(location) => Err(Error::usage(format!(
-                "that cannot be done with the borg repository at {location}; \
-                 for its keys see `borg key --help`, for a second copy `borg init --other-repo` or rsync"
+                "vrs does that in repositories of restic's format only, and {location} is one of borg; \
+                 `borg key --help` tells about its keys"
             ))),
         }
     }

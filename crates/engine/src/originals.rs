@@ -11,7 +11,7 @@
 mod derived;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vrs_progress::Progress;
 use vrs_repository::id::{RepositoryId, SnapshotId};
@@ -28,8 +28,12 @@ use crate::snapshot;
 /// See the module.
 pub struct Originals {
     inner: Box<dyn SnapshotStore>,
-    derived: Mutex<BTreeMap<SnapshotId, Arc<Derived>>>,
+    known: Mutex<Known>,
 }
+
+/// What each snapshot that was ever listed is. None: vrs made it, or it holds no machine: anybody may
+/// name an archive like that.
+type Known = BTreeMap<SnapshotId, Option<Arc<Derived>>>;
 
 impl Originals {
     /// Shows the originals in a repository.
@@ -37,42 +41,39 @@ impl Originals {
     pub fn among(inner: Box<dyn SnapshotStore>) -> Self {
         Self {
             inner,
-            derived: Mutex::new(BTreeMap::new()),
+            known: Mutex::new(BTreeMap::new()),
         }
     }
 
-    /// None: vrs made the snapshot. Only what was listed before is known.
-    fn known(&self, snapshot: &SnapshotId) -> StoreResult<Option<Arc<Derived>>> {
-        if let Some(derived) = self.remembered(snapshot) {
-            return Ok(Some(derived));
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// None: vrs made the snapshot, or there is none.
+    fn original(&self, snapshot: &SnapshotId) -> StoreResult<Option<Arc<Derived>>> {
+        if let Some(known) = self.known().get(snapshot) {
+            return Ok(known.clone());
         }
         let list = self.inner.snapshots()?.snapshots;
-        let record = list.into_iter().find(|record| record.id == *snapshot);
-        match record.filter(is_original) {
-            Some(record) => self.derive(&record).map_or_else(
-                |reason| Err(self.damaged(&record, reason)),
-                |derived| Ok(Some(derived)),
-            ),
-            None => Ok(None),
-        }
+        let Some(record) = list.into_iter().find(|record| record.id == *snapshot) else {
+            return Ok(None);
+        };
+        self.derive(&record)
+            .map_err(|reason| self.damaged(&record, reason))
     }
 
-    fn remembered(&self, snapshot: &SnapshotId) -> Option<Arc<Derived>> {
-        let derived = self.derived.lock();
-        let derived = derived.unwrap_or_else(PoisonError::into_inner);
-        derived.get(snapshot).cloned()
-    }
-
-    /// The error says why it is no machine.
-    fn derive(&self, record: &SnapshotRecord) -> Result<Arc<Derived>, String> {
-        if let Some(derived) = self.remembered(&record.id) {
-            return Ok(derived);
+    /// The error says why its machine is not understood.
+    fn derive(&self, record: &SnapshotRecord) -> Result<Option<Arc<Derived>>, String> {
+        if let Some(known) = self.known().get(&record.id) {
+            return Ok(known.clone());
         }
-        let made = Derived::of(self.inner.as_ref(), record).map_err(|error| error.to_string())?;
-        let made = Arc::new(made);
-        let derived = self.derived.lock();
-        let mut derived = derived.unwrap_or_else(PoisonError::into_inner);
-        derived.insert(record.id, Arc::clone(&made));
+        let made = if is_original(record) {
+            let derived = Derived::of(self.inner.as_ref(), record);
+            derived.map_err(|error| error.to_string())?.map(Arc::new)
+        } else {
+            None
+        };
+        self.known().insert(record.id, made.clone());
         Ok(made)
     }
 
@@ -86,7 +87,7 @@ impl Originals {
 
     /// Where a file is in the archive. Files that were derived are nowhere.
     fn stored(&self, snapshot: &SnapshotId, path: &TreePath) -> StoreResult<TreePath> {
-        match self.known(snapshot)? {
+        match self.original(snapshot)? {
             None => Ok(path.clone()),
             Some(derived) => match derived.content(path) {
                 Some(Content::Stored(stored)) => Ok(stored.clone()),
@@ -122,17 +123,20 @@ impl SnapshotStore for Originals {
 
     fn snapshots(&self) -> StoreResult<SnapshotList> {
         let mut list = self.inner.snapshots()?;
-        for record in list.snapshots.iter_mut().filter(|record| is_original(record)) {
+        for record in &mut list.snapshots {
             match self.derive(record) {
-                Ok(derived) => {
+                Ok(None) => {}
+                Ok(Some(derived)) => {
                     let machine = &derived.manifest.machine;
                     let own = [ORIGINAL.to_owned()];
-                    let tags = snapshot::tags_for(machine.id, &machine.name, None, None, None, &own);
-                    record.tags = tags;
+                    record.tags =
+                        snapshot::tags_for(machine.id, &machine.name, None, None, None, &own);
                     record.size_bytes = Some(derived.manifest.size_bytes());
                 }
-                // Anybody may name an archive like that.
-                Err(_) => record.tags.clear(),
+                Err(reason) => {
+                    let name = record.description.as_deref().unwrap_or_default();
+                    list.unreadable.push(format!("{name}: {reason}"));
+                }
             }
         }
         Ok(list)
@@ -143,7 +147,7 @@ impl SnapshotStore for Originals {
     }
 
     fn files(&self, snapshot: &SnapshotId) -> StoreResult<Vec<StoredFile>> {
-        match self.known(snapshot)? {
+        match self.original(snapshot)? {
             None => self.inner.files(snapshot),
             Some(derived) => Ok(derived.files()),
         }
@@ -154,7 +158,7 @@ impl SnapshotStore for Originals {
         snapshot: &SnapshotId,
         path: &TreePath,
     ) -> StoreResult<Box<dyn StoredFileReader + 'a>> {
-        if let Some(derived) = self.known(snapshot)?
+        if let Some(derived) = self.original(snapshot)?
             && let Some(Content::Derived(bytes)) = derived.content(path)
         {
             return Ok(Box::new(derived::Bytes::new(path.clone(), bytes.clone())));
@@ -186,7 +190,8 @@ impl SnapshotStore for Originals {
         request: &RestoreRequest,
         progress: &dyn Progress,
     ) -> StoreResult<RestoreStats> {
-        self.inner.plan_restore(&self.translated(request)?, progress)
+        self.inner
+            .plan_restore(&self.translated(request)?, progress)
     }
 
     fn delete(&self, snapshots: &[SnapshotId], progress: &dyn Progress) -> StoreResult<()> {

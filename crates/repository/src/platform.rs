@@ -172,7 +172,8 @@ mod system {
         std::os::unix::process::CommandExt::process_group(command, 0);
     }
 
-    pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    /// Gives a file permission bits.
+    pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
         file.set_permissions(std::fs::Permissions::from_mode(mode & 0o777))
     }
 }
@@ -227,7 +228,8 @@ mod system {
         std::os::windows::process::CommandExt::creation_flags(command, NEW_PROCESS_GROUP);
     }
 
-    pub(crate) fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
+    /// Gives a file permission bits.
+    pub fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
         Ok(())
     }
 }
@@ -277,6 +279,6 @@ mod holes {
 
 pub(crate) use holes::is_hole;
 pub use holes::punch_hole;
-pub use system::{hostname, is_running, keep_from_terminal};
+pub use system::{hostname, is_running, keep_from_terminal, set_mode};
 use system::{inode_and_ctime, no_follow, read_at, write_at};
-pub(crate) use system::{own_ownership, ownership, set_mode};
+pub(crate) use system::{own_ownership, ownership};

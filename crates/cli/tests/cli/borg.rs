@@ -46,9 +46,15 @@ impl User {
         self.environment.finish(self.command(arguments))
     }
 
+    /// Without progress, of which slow computers show more.
     fn succeeds(&self, arguments: &[&str]) -> String {
-        let run = self.run(arguments);
-        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{arguments:?}: {}", run.stdout);
+        let run = self.run(&[arguments, &["--no-progress"]].concat());
+        assert_eq!(
+            (run.code, run.stderr.as_str()),
+            (0, ""),
+            "{arguments:?}: {}",
+            run.stdout
+        );
         run.stdout
     }
 
@@ -63,20 +69,30 @@ impl User {
             .env("HOME", self.environment.path())
             .env("BORG_PASSPHRASE", vrs_testkit::REPOSITORY_PASSWORD);
         let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     /// Kills `vrs` when it has come to `phase` and `is_far` says so.
     fn kill_in(&self, arguments: &[&str], phase: &str, is_far: impl Fn() -> bool) {
         let mut command = self.command(arguments);
-        command.arg("--json").stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .arg("--json")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut events = BufReader::new(child.stderr.take().unwrap()).lines();
         let wanted = format!(r#"{{"type":"phase","name":"{phase}""#);
         assert!(events.any(|line| line.unwrap().starts_with(&wanted)));
         std::thread::spawn(move || events.for_each(drop));
         wait_until(|| is_far() || child.try_wait().unwrap().is_some());
-        assert!(child.try_wait().unwrap().is_none(), "it was not killed in time");
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it was not killed in time"
+        );
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -102,11 +118,14 @@ fn a_machine_lives_in_a_borg_repository(#[values(false, true)] is_remote: bool) 
     user.succeeds(&["take", &settings(&machine), "--name", "second"]);
     assert!(user.succeeds(&["list"]).ends_with("\n2 snapshots\n"));
     let shown = user.succeeds(&["show", "web@first"]);
-    assert!(shown.contains("web.vdi") || shown.contains("disk"), "{shown}");
+    assert!(
+        shown.contains("web.vdi") || shown.contains("disk"),
+        "{shown}"
+    );
     user.succeeds(&["diff", "web@first", "web@second"]);
     user.succeeds(&["restore", "web@first", "--yes"]);
     assert_eq!(machine.guest_bytes(0), disk);
-    user.succeeds(&["edit", "web@first", "--pin", "--add-tag", "b"]);
+    user.succeeds(&["edit", "web@first", "--pin", "--tag", "b"]);
     user.succeeds(&["policy", "set", "--keep-last", "1"]);
     let pruned = user.succeeds(&["prune", "--dry-run"]);
     assert!(pruned.contains("pinned"), "{pruned}");
@@ -114,25 +133,45 @@ fn a_machine_lives_in_a_borg_repository(#[values(false, true)] is_remote: bool) 
     user.succeeds(&["delete", "web@second", "--yes"]);
     assert!(user.succeeds(&["list"]).ends_with("\n1 snapshot\n"));
     let checked = user.succeeds(&["check", "--read-data"]);
-    assert!(checked.ends_with("no damage found; 1 snapshot can be restored\n"), "{checked}");
+    assert!(
+        checked.ends_with("no damage found; 1 snapshot can be restored\n"),
+        "{checked}"
+    );
 }
 
 #[test]
 fn what_is_wrong_is_told_and_what_borg_cannot_do() {
     let user = User::new(false);
     let failure = |arguments: &[&str]| user.run(arguments).failure();
-    insta::assert_snapshot!(failure(&["list"]), @r"");
+    insta::assert_snapshot!(failure(&["list"]), @r"
+    1
+    error: there is no repository at borg:FOLDER/repo: nothing exists there; check the location, or create one with 'vrs init'
+    ");
     user.succeeds(&["init"]);
     let mut wrong = user.command(&["list"]);
     wrong.env("VRS_PASSWORD", "hunter2");
-    insta::assert_snapshot!(user.environment.finish(wrong).failure(), @r"");
-    insta::assert_snapshot!(failure(&["key", "list"]), @r"");
+    insta::assert_snapshot!(user.environment.finish(wrong).failure(), @r"
+    1
+    error: wrong password for the repository at borg:FOLDER/repo: it opens none of its keys; check the password and try again
+    hint: the password came from the variable VRS_PASSWORD
+    ");
+    insta::assert_snapshot!(failure(&["key", "list"]), @r"
+    2
+    error: vrs does that in repositories of restic's format only, and borg:FOLDER/repo is one of borg; `borg key --help` tells about its keys
+    ");
     let mut without = user.command(&["list"]);
     without.env("PATH", "/nowhere");
-    insta::assert_snapshot!(user.environment.finish(without).failure(), @r"");
+    insta::assert_snapshot!(user.environment.finish(without).failure(), @r"
+    1
+    error: the repository at borg:FOLDER/repo needs a program that could not be started; install it, or say where it is
+      caused by: cannot start borg: No such file or directory (os error 2)
+    ");
     let mut odd = user.command(&["list"]);
     odd.env("VRS_REPOSITORY", "borg:nas:");
-    insta::assert_snapshot!(user.environment.finish(odd).failure(), @r"");
+    insta::assert_snapshot!(user.environment.finish(odd).failure(), @r#"
+    1
+    error: "borg:nas:" is not a repository location: it names no path; give PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL, rclone:REMOTE:PATH or borg:PATH
+    "#);
 }
 
 #[test]
@@ -145,7 +184,9 @@ fn a_killed_take_leaves_nothing_and_the_next_one_works() {
     let repository = user.server.as_ref().unwrap().root().join("repo");
     let before = size_of(&repository);
     let take = ["take", &settings(&machine), "--limit-upload", "20000"];
-    user.kill_in(&take, "reading", || size_of(&repository) > before + 4 * MIB as u64);
+    user.kill_in(&take, "reading", || {
+        size_of(&repository) > before + 4 * MIB as u64
+    });
     assert_eq!(user.succeeds(&["list"]), "0 snapshots\n");
     user.succeeds(&["take", &settings(&machine)]);
     std::fs::write(&machine.chain(0)[0], b"").unwrap();
@@ -211,21 +252,36 @@ fn machines_that_the_original_script_stored_come_back() {
     let growing = machine.attached(0).to_string();
     user.store_as_the_script(machine.folder(), "we-b-2020-03-02_02:03-online");
     machine.delete_virtualbox_snapshot(transient);
+    // As VirtualBox does.
+    std::fs::remove_file(&memory.0).unwrap();
     machine.fill(0, 0, 3 * MIB, 8);
 
     let list = user.succeeds(&["list"]);
-    assert!(list.ends_with("\n2 snapshots\n") && list.contains("we-b"), "{list}");
+    assert!(
+        list.ends_with("\n2 snapshots\n") && list.contains("we-b"),
+        "{list}"
+    );
     user.succeeds(&["show", "we-b@latest"]);
     let restored = user.run(&["restore", "we-b@latest", "--yes"]);
     assert_eq!(restored.code, 0, "{}", restored.stderr);
     for (path, content) in frozen.iter().chain([&memory]) {
-        assert!(std::fs::read(path).unwrap() == *content, "{}", path.display());
+        assert!(
+            std::fs::read(path).unwrap() == *content,
+            "{}",
+            path.display()
+        );
     }
     let text = std::fs::read_to_string(machine.settings_path()).unwrap();
     assert!(text.contains("name=\"mine\""), "{text}");
-    assert!(!text.contains("vrs-temp") && !text.contains(&growing), "{text}");
+    assert!(
+        !text.contains("vrs-temp") && !text.contains(&growing),
+        "{text}"
+    );
     let state = memory.0.file_name().unwrap().to_str().unwrap();
-    assert!(text.contains(&format!("stateFile=\"Snapshots/{state}\"")), "{text}");
+    assert!(
+        text.contains(&format!("stateFile=\"Snapshots/{state}\"")),
+        "{text}"
+    );
     // The one before the VirtualBox snapshot `mine`.
     let list = user.environment.finish({
         let mut list = user.command(&["list", "--json"]);
@@ -236,10 +292,16 @@ fn machines_that_the_original_script_stored_come_back() {
     let first = list["snapshots"][0]["id"].as_str().unwrap();
     user.succeeds(&["restore", first, "--yes"]);
     let text = std::fs::read_to_string(machine.settings_path()).unwrap();
-    assert!(!text.contains("<Snapshot ") && !text.contains("stateFile"), "{text}");
+    assert!(
+        !text.contains("<Snapshot ") && !text.contains("stateFile"),
+        "{text}"
+    );
     assert!(std::fs::read(&offline.0).unwrap() == offline.1);
     let checked = user.succeeds(&["check"]);
-    assert!(checked.ends_with("2 snapshots can be restored\n"), "{checked}");
+    assert!(
+        checked.ends_with("2 snapshots can be restored\n"),
+        "{checked}"
+    );
     user.succeeds(&["delete", first, "--yes"]);
     assert!(user.succeeds(&["list"]).ends_with("\n1 snapshot\n"));
 }

@@ -11,7 +11,7 @@ use crate::vrs::Vrs;
 #[test]
 #[ignore = "needs the VirtualBox rig; scripts/test runs it"]
 fn a_machine_with_virtualbox_snapshots_comes_back_from_borg() {
-    let kind = RigMachineKind::named("branched VirtualBox snapshots");
+    let kind = RigMachineKind::named("VirtualBox snapshots with a branch");
     let rig = Rig::start();
     let machine = (kind.create)(&rig);
     let vrs = Vrs::on_borg(&rig);
@@ -42,11 +42,17 @@ fn a_running_machine_goes_on_from_borg_and_from_what_the_script_stored() {
         vrs.run(["restore", wanted, "--yes"]);
         assert_eq!(machine.state(), "saved", "{wanted}");
         let snapshots = machine.virtualbox_snapshots();
-        assert!(snapshots.contains("does not have any"), "{wanted}: {snapshots}");
+        assert!(
+            snapshots.contains("does not have any"),
+            "{wanted}: {snapshots}"
+        );
         let captured = machine.last_round().unwrap();
         machine.start_counting();
         let counts = machine.counts().unwrap();
-        assert!(counts.go_on_from(captured), "{wanted}: {counts:?} from {captured}");
+        assert!(
+            counts.go_on_from(captured),
+            "{wanted}: {counts:?} from {captured}"
+        );
         machine.power_off();
     }
 }
@@ -57,7 +63,10 @@ fn store_as_the_script(vrs: &Vrs<'_>, machine: &RigMachine<'_>) {
     let repository = vrs.repository();
     let repository = repository.to_str().unwrap().strip_prefix("borg:").unwrap();
     let output = Command::new("borg")
-        .args(["create", &format!("{repository}::web-2026-11-26T21:00-online")])
+        .args([
+            "create",
+            &format!("{repository}::web-2026-11-26T21:00-online"),
+        ])
         .arg(machine.folder())
         .envs(vrs.folders())
         .env("BORG_PASSPHRASE", REPOSITORY_PASSWORD)

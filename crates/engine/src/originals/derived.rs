@@ -11,7 +11,7 @@ use vrs_repository::store::{
 use vrs_virtualbox::{HardDisk, MachineSettings, MediumId, SettingsEdit};
 
 use crate::catalog;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::manifest::{
     FileRecord, FileRole, HostRecord, MANIFEST_VERSION, MachineRecord, Manifest, MediumRecord,
     NotIncluded, Stamp, tree_path,
@@ -35,8 +35,11 @@ pub(super) enum Content {
 }
 
 impl Derived {
-    pub(super) fn of(store: &dyn SnapshotStore, record: &SnapshotRecord) -> Result<Self> {
-        let archive = Archive::of(store, record)?;
+    /// None: there is no machine in the archive.
+    pub(super) fn of(store: &dyn SnapshotStore, record: &SnapshotRecord) -> Result<Option<Self>> {
+        let Some(archive) = Archive::of(store, record)? else {
+            return Ok(None);
+        };
         let text = catalog::settings_text(store, &record.id, archive.settings.as_str())?;
         let rolled_back = RolledBack::of(&text, &archive.settings_file())?;
         let mut survey = Survey::new(&archive, &rolled_back);
@@ -44,7 +47,7 @@ impl Derived {
         survey.disks();
         survey.saved_states();
         survey.nvram();
-        survey.finish(record)
+        survey.finish(record).map(Some)
     }
 
     pub(super) fn content(&self, path: &TreePath) -> Option<&Content> {
@@ -72,23 +75,15 @@ struct Archive {
 }
 
 impl Archive {
-    fn of(store: &dyn SnapshotStore, record: &SnapshotRecord) -> Result<Self> {
+    fn of(store: &dyn SnapshotStore, record: &SnapshotRecord) -> Result<Option<Self>> {
         let files = store.files(&record.id)?.into_iter();
         let files: BTreeMap<_, _> = files.map(|file| (file.path, file.size_bytes)).collect();
         let settings = files.keys().filter(|path| path.as_str().ends_with(".vbox"));
         // Copies that users made lie deeper or are called otherwise.
         let rank = |path: &&TreePath| (path.parts().count(), !is_named_as_folder(path));
         let settings = settings.min_by_key(rank).cloned();
-        let no_machine = || Error::BadManifest {
-            snapshot: record.id.short(),
-            reason: "there is no machine in it".to_owned(),
-        };
-        Ok(Self {
-            settings: settings
-                .filter(|path| path.parts().count() > 1)
-                .ok_or_else(no_machine)?,
-            files,
-        })
+        let settings = settings.filter(|path| path.parts().count() > 1);
+        Ok(settings.map(|settings| Self { files, settings }))
     }
 
     fn parent(&self) -> &str {
@@ -308,7 +303,11 @@ impl<'a> Survey<'a> {
         if self.archive.find(&stored_as).is_some() {
             self.file(FileRole::Nvram, local, &stored_as);
         }
-        for location in machine.settings.nvram_files().filter(|other| **other != own) {
+        for location in machine
+            .settings
+            .nvram_files()
+            .filter(|other| **other != own)
+        {
             let local = self.resolve(location);
             self.file(FileRole::Nvram, local.clone(), &local);
         }

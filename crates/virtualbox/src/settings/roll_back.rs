@@ -36,12 +36,17 @@ impl SettingsEdit<'_> {
             for section in SECTIONS {
                 take_over(text, machine, snapshot, section, splices)?;
             }
-            splices.replace(with_white_space_before(text, place_of(snapshot).range()), "");
+            splices.replace(
+                with_white_space_before(text, place_of(snapshot).range()),
+                "",
+            );
             let is_snapshot = |node: &Node<'_, '_>| node.tag_name().name() == "Snapshot";
             let before = snapshot.ancestors().skip(1).find(is_snapshot);
             let current = before.and_then(|before| before.attribute("uuid"));
             splices.set_attribute(text, machine, "currentSnapshot", current)?;
-            let state_file = snapshot.attribute("stateFile").filter(|file| !file.is_empty());
+            let state_file = snapshot
+                .attribute("stateFile")
+                .filter(|file| !file.is_empty());
             splices.set_attribute(text, machine, "stateFile", state_file)?;
             splices.set_attribute(text, machine, "aborted", None)
         })
