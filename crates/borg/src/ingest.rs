@@ -207,7 +207,8 @@ impl<'a> BorgIngest<'a> {
         let Import { running, tar } = import;
         let ended = tar
             .into_inner()
-            .and_then(|pipe| Ok(drop(pipe.into_inner()?)));
+            .and_then(|pipe| pipe.into_inner().map_err(io::Error::from))
+            .map(drop);
         let progress = self.progress;
         let borg = &self.repository.borg;
         let output = running
