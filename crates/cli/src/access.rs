@@ -29,9 +29,9 @@ struct Places<'a> {
     variable: &'a dyn Fn(&str) -> Option<String>,
 }
 
-/// All that is known for reaching `location`.
+/// All that is known for reaching `location`, or a borg repository.
 pub fn find(
-    location: &Location,
+    location: Option<&Location>,
     options: &GlobalArgs,
     config: &Config,
     home: Option<&Path>,
@@ -51,7 +51,7 @@ pub fn find(
     }
     access.s3_key = places.s3_key();
     access.s3_region = places.s3_region();
-    access.rest_login = places.rest_login(location.login_host());
+    access.rest_login = places.rest_login(location.and_then(Location::login_host));
     access.certificates = options.cacert.clone();
     access.upload_kib_per_second = options.limit_upload;
     access.download_kib_per_second = options.limit_download;

@@ -5,9 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
+use vrs_borg::{BorgLocation, BorgOptions, BorgRepository};
 use vrs_engine::journal::{Intent, Unfinished};
+use vrs_engine::originals::Originals;
 use vrs_engine::{Host, recover};
-use vrs_repository::{Access, InitOptions, Location, OpenOptions, Password, ResticRepository};
+use vrs_repository::{
+    Access, InitOptions, Location, OpenOptions, Password, ResticRepository, SnapshotStore,
+};
 use vrs_virtualbox::{LocateOptions, VBoxManage};
 
 use crate::access;
@@ -32,8 +36,45 @@ pub struct Context {
 
 /// Which repository is meant, and how its password is found.
 struct Choice {
-    location: Location,
+    location: Place,
     password: Source,
+}
+
+/// A location of one kind of repository or the other.
+enum Place {
+    Restic(Location),
+    Borg(BorgLocation),
+}
+
+impl Place {
+    /// One that means the same from every folder, because journals remember it.
+    fn parse(text: &str) -> Result<Self> {
+        if let Some(location) = BorgLocation::parse(text) {
+            let location = location.map_err(vrs_engine::Error::from)?;
+            return Ok(Self::Borg(location.absolute()));
+        }
+        absolute(text).map(Self::Restic)
+    }
+
+    /// For what borg has no counterpart of.
+    fn require_restic(&self) -> Result<&Location> {
+        match self {
+            Self::Restic(location) => Ok(location),
+            Self::Borg(location) => Err(Error::usage(format!(
+                "vrs does that in repositories of restic's format only, and {location} is one of borg; \
+                 `borg key --help` tells about its keys"
+            ))),
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Restic(location) => location.fmt(formatter),
+            Self::Borg(location) => location.fmt(formatter),
+        }
+    }
 }
 
 impl Context {
@@ -109,8 +150,13 @@ impl Context {
     }
 
     /// Opens the repository.
-    pub fn repository(&self) -> Result<ResticRepository> {
+    pub fn repository(&self) -> Result<Box<dyn SnapshotStore>> {
         self.open(self.require_wanted()?)
+    }
+
+    /// Opens the repository for what only restic's format knows.
+    pub fn restic_repository(&self) -> Result<ResticRepository> {
+        Ok(self.open_restic(self.choose(self.require_wanted()?)?)?.0)
     }
 
     fn require_wanted(&self) -> Result<&str> {
@@ -120,14 +166,14 @@ impl Context {
     }
 
     /// Opens the repository that the user named, else the one at `location`.
-    pub fn repository_or(&self, location: &str) -> Result<ResticRepository> {
+    pub fn repository_or(&self, location: &str) -> Result<Box<dyn SnapshotStore>> {
         self.open(self.wanted_repository().unwrap_or(location))
     }
 
     /// Opens the repository, and keeps the password that opened it.
     pub fn repository_and_password(&self) -> Result<(ResticRepository, Password)> {
         let wanted = self.require_wanted()?;
-        let (repository, secret) = self.open_chosen(self.choose(wanted)?)?;
+        let (repository, secret) = self.open_restic(self.choose(wanted)?)?;
         Ok((repository, reveal(&secret)))
     }
 
@@ -145,7 +191,7 @@ impl Context {
         let own = given.source().or_else(|| named.map(config_given)?.source());
         let mut choice = self.choose(wanted)?;
         choice.password = own.unwrap_or(choice.password);
-        Ok(self.open_chosen(choice)?.0)
+        Ok(self.open_restic(choice)?.0)
     }
 
     /// A password that is to open a repository from now on.
@@ -158,23 +204,36 @@ impl Context {
         Ok(reveal(&source.read_new(location, &self.interrupt)?))
     }
 
-    fn open(&self, wanted: &str) -> Result<ResticRepository> {
-        Ok(self.open_chosen(self.choose(wanted)?)?.0)
+    fn open(&self, wanted: &str) -> Result<Box<dyn SnapshotStore>> {
+        let choice = self.choose(wanted)?;
+        let Place::Borg(location) = &choice.location else {
+            return Ok(Box::new(self.open_restic(choice)?.0));
+        };
+        let location = location.clone();
+        let (secret, source) = choice
+            .password
+            .read(&location.to_string(), &self.interrupt)?;
+        let opened = BorgRepository::open(&location, &reveal(&secret), &self.borg_options()?);
+        let repository = opened.map_err(|error| opening_failed(error, &source))?;
+        self.save_if_asked(&location.to_string(), &secret);
+        Ok(Box::new(Originals::among(Box::new(repository))))
     }
 
-    fn open_chosen(&self, choice: Choice) -> Result<(ResticRepository, SecretString)> {
-        let location = choice.location.to_string();
-        let (secret, source) = choice.password.read(&location, &self.interrupt)?;
+    fn open_restic(&self, choice: Choice) -> Result<(ResticRepository, SecretString)> {
+        let location = choice.location.require_restic()?;
+        let (secret, source) = choice
+            .password
+            .read(&location.to_string(), &self.interrupt)?;
         let mut options = OpenOptions::default();
-        options.access = self.access(&choice.location)?;
+        options.access = self.access(Some(location))?;
         options.cache_folder = self
             .folders
             .cache
             .clone()
             .filter(|_| !self.options.no_cache);
-        let opened = ResticRepository::open(&choice.location, &reveal(&secret), &options);
+        let opened = ResticRepository::open(location, &reveal(&secret), &options);
         let repository = opened.map_err(|error| opening_failed(error, &source))?;
-        self.save_if_asked(&location, &secret);
+        self.save_if_asked(&location.to_string(), &secret);
         Ok((repository, secret))
     }
 
@@ -186,16 +245,35 @@ impl Context {
         let choice = self.choose(wanted)?;
         let location = choice.location.to_string();
         let secret = choice.password.read_new(&location, &self.interrupt)?;
-        let mut options = InitOptions::default();
-        options.hostname = gethostname::gethostname().into_string().ok();
-        options.access = self.access(&choice.location)?;
-        ResticRepository::init(&choice.location, &reveal(&secret), &options)
-            .map_err(vrs_engine::Error::from)?;
+        self.init(&choice.location, &reveal(&secret))?;
         self.save_if_asked(&location, &secret);
         Ok(location)
     }
 
-    fn access(&self, location: &Location) -> Result<Access> {
+    fn init(&self, place: &Place, password: &Password) -> Result<()> {
+        let made = match place {
+            Place::Borg(location) => {
+                BorgRepository::init(location, password, &self.borg_options()?)
+            }
+            Place::Restic(location) => {
+                let mut options = InitOptions::default();
+                options.hostname = gethostname::gethostname().into_string().ok();
+                options.access = self.access(Some(location))?;
+                ResticRepository::init(location, password, &options)
+            }
+        };
+        Ok(made.map_err(vrs_engine::Error::from)?)
+    }
+
+    fn borg_options(&self) -> Result<BorgOptions> {
+        Ok(BorgOptions {
+            access: self.access(None)?,
+            secret_variables: secret_variables().map(str::to_owned).collect(),
+            base_folder: None,
+        })
+    }
+
+    fn access(&self, location: Option<&Location>) -> Result<Access> {
         let home = self.folders.home.as_deref();
         access::find(location, &self.options, &self.config, home, &self.interrupt)
     }
@@ -204,7 +282,7 @@ impl Context {
         let named = self.config.repositories.get(wanted);
         let location = named.map_or(wanted, |named| named.location.0.as_str());
         Ok(Choice {
-            location: absolute(location)?,
+            location: Place::parse(location)?,
             password: self.password_source(named),
         })
     }

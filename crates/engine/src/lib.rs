@@ -22,6 +22,7 @@ pub mod journal;
 pub mod machine;
 pub mod manifest;
 pub mod migrate;
+pub mod originals;
 pub mod policy;
 pub mod portability;
 pub mod preflight;

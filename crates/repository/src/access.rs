@@ -74,7 +74,9 @@ impl Interrupted {
         Self(Arc::new(is_set))
     }
 
-    pub(crate) fn is_set(&self) -> bool {
+    /// Whether the user did.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
         (self.0)()
     }
 }

@@ -26,7 +26,7 @@ pub enum Error {
     /// A location that names a kind of storage this version cannot reach.
     #[error(
         "repositories at {location:?} are not supported: the scheme {scheme:?} is unknown here; \
-         use PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL or rclone:REMOTE:PATH"
+         use PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL, rclone:REMOTE:PATH or borg:PATH"
     )]
     UnsupportedLocation {
         /// As given, without what may be a secret.
@@ -38,7 +38,7 @@ pub enum Error {
     /// A location that is no location.
     #[error(
         "{location:?} is not a repository location: {reason}; \
-         give PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL or rclone:REMOTE:PATH"
+         give PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL, rclone:REMOTE:PATH or borg:PATH"
     )]
     InvalidLocation {
         /// As given, without what may be a secret.
@@ -124,6 +124,33 @@ pub enum Error {
         location: String,
         /// Process, user, host and time.
         holder: String,
+    },
+
+    /// Another borg needs the repository for itself.
+    #[error(
+        "the repository at {location} is used by another borg; wait until that has ended; \
+         if it has crashed on another computer, run 'borg break-lock'"
+    )]
+    LockedByBorg {
+        /// Where.
+        location: String,
+        /// As borg said it.
+        source: Source,
+    },
+
+    /// A program that works on the repository did not do what it was to do.
+    #[error(
+        "{program} could not {operation} the repository at {location}; put right what it says, then run it again"
+    )]
+    Program {
+        /// Where.
+        location: String,
+        /// "borg", "rsync".
+        program: &'static str,
+        /// "read", "write to", "check", ...
+        operation: &'static str,
+        /// As it said it.
+        source: Source,
     },
 
     /// An object of the repository is not what it must be.
@@ -429,13 +456,16 @@ impl Error {
             | Self::MissingChunk { .. }
             | Self::DamagedChunk { .. }
             | Self::NotPrunable { .. } => ErrorKind::Damaged,
-            Self::Locked { .. } | Self::PrunedMeanwhile { .. } => ErrorKind::Busy,
+            Self::Locked { .. } | Self::LockedByBorg { .. } | Self::PrunedMeanwhile { .. } => {
+                ErrorKind::Busy
+            }
             Self::Incomplete { source, .. } => source.kind(),
             Self::Changed { .. } => ErrorKind::Changed,
             Self::NoSpace { .. } => ErrorKind::NoSpace,
             Self::Unreachable { .. } => ErrorKind::Unreachable,
             Self::LoginRefused { .. } | Self::NotPermitted { .. } => ErrorKind::Denied,
             Self::Storage { .. }
+            | Self::Program { .. }
             | Self::NoProgram { .. }
             | Self::LocalFile { .. }
             | Self::Broken { .. }
@@ -517,7 +547,7 @@ impl Error {
     }
 
     /// Trouble with a local file.
-    pub(crate) fn local(
+    pub fn local(
         path: &Path,
         operation: &'static str,
         offset: Option<u64>,

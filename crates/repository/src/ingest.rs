@@ -252,7 +252,7 @@ fn open_regular(path: &Path) -> Result<(File, std::fs::Metadata)> {
 }
 
 /// Refuses everything but regular files.
-pub(crate) fn require_regular(path: &Path, metadata: &std::fs::Metadata) -> Result<()> {
+pub fn require_regular(path: &Path, metadata: &std::fs::Metadata) -> Result<()> {
     let found = match metadata.file_type() {
         kind if kind.is_file() => return Ok(()),
         kind if kind.is_dir() => "folder",
@@ -266,7 +266,7 @@ pub(crate) fn require_regular(path: &Path, metadata: &std::fs::Metadata) -> Resu
 }
 
 /// Whether the path still leads to the file that was read, and it has not been touched.
-fn is_unchanged(path: &Path, file: &File, before: &FileStamp) -> Result<bool> {
+pub fn is_unchanged(path: &Path, file: &File, before: &FileStamp) -> Result<bool> {
     let check = |error| Error::local(path, "check", None, error);
     let read = platform::stamp(&file.metadata().map_err(check)?);
     let named = match FileStamp::of(path) {

@@ -28,6 +28,7 @@ mod ingest;
 mod intake;
 mod keys;
 mod layout;
+pub mod local;
 mod location;
 mod lock;
 mod object;

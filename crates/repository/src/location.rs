@@ -415,10 +415,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_reached_is_refused_without_repeating_a_secret() {
-        insta::assert_snapshot!(refused("b2:me:hunter2"), @r#"repositories at "b2:..." are not supported: the scheme "b2" is unknown here; use PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL or rclone:REMOTE:PATH"#);
-        insta::assert_snapshot!(refused("local:"), @r#""local:" is not a repository location: it is empty; give PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL or rclone:REMOTE:PATH"#);
-        insta::assert_snapshot!(refused("sftp://me:hunter2@host//srv"), @r#""sftp:..." is not a repository location: it holds a password, which ssh does not take; use a key; give PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL or rclone:REMOTE:PATH"#);
-        insta::assert_snapshot!(refused("s3:https://me:hunter2@host/bucket"), @r#""s3:..." is not a repository location: it holds a login; keys come from AWS_ACCESS_KEY_ID or the shared profile; give PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL or rclone:REMOTE:PATH"#);
+        insta::assert_snapshot!(refused("b2:me:hunter2"), @r#"repositories at "b2:..." are not supported: the scheme "b2" is unknown here; use PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL, rclone:REMOTE:PATH or borg:PATH"#);
+        insta::assert_snapshot!(refused("local:"), @r#""local:" is not a repository location: it is empty; give PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL, rclone:REMOTE:PATH or borg:PATH"#);
+        insta::assert_snapshot!(refused("sftp://me:hunter2@host//srv"), @r#""sftp:..." is not a repository location: it holds a password, which ssh does not take; use a key; give PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL, rclone:REMOTE:PATH or borg:PATH"#);
+        insta::assert_snapshot!(refused("s3:https://me:hunter2@host/bucket"), @r#""s3:..." is not a repository location: it holds a login; keys come from AWS_ACCESS_KEY_ID or the shared profile; give PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL, rclone:REMOTE:PATH or borg:PATH"#);
         for text in [
             "sftp:host",
             "sftp::/srv",

@@ -13,7 +13,9 @@ impl Password {
         Self(password.into())
     }
 
-    pub(crate) fn expose(&self) -> &str {
+    /// The password as text, for whoever has to hand it on.
+    #[must_use]
+    pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 }

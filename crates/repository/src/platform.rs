@@ -29,7 +29,7 @@ impl FileStamp {
 }
 
 /// The stamp in some metadata.
-pub(crate) fn stamp(metadata: &Metadata) -> FileStamp {
+pub fn stamp(metadata: &Metadata) -> FileStamp {
     let mtime_ns = metadata.modified().map_or(0, nanoseconds);
     let (inode, ctime_ns) = inode_and_ctime(metadata, mtime_ns);
     FileStamp {
@@ -50,7 +50,7 @@ fn nanoseconds(time: SystemTime) -> i128 {
 }
 
 /// Makes the names in a folder durable, where the file system can do that.
-pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
     if !cfg!(unix) {
         return Ok(());
     }
@@ -70,14 +70,14 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 
 /// Opens a file for reading and writing, never through a symbolic link: one that exists, or a new
 /// one.
-pub(crate) fn open_target(path: &Path, is_new: bool) -> io::Result<File> {
+pub fn open_target(path: &Path, is_new: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(is_new);
     no_follow(&mut options).open(path)
 }
 
 /// Fills the buffer as far as the file goes. Returns the number of bytes.
-pub(crate) fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+pub fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled: usize = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match read_at(file, rest, offset.saturating_add(filled as u64)) {
@@ -91,7 +91,7 @@ pub(crate) fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::R
 }
 
 /// Writes the whole buffer.
-pub(crate) fn write_all_at(file: &File, mut buffer: &[u8], mut offset: u64) -> io::Result<()> {
+pub fn write_all_at(file: &File, mut buffer: &[u8], mut offset: u64) -> io::Result<()> {
     while !buffer.is_empty() {
         match write_at(file, buffer, offset) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -150,7 +150,7 @@ mod system {
     }
 
     /// The name of this host.
-    pub(crate) fn hostname() -> String {
+    pub fn hostname() -> String {
         rustix::system::uname()
             .nodename()
             .to_string_lossy()
@@ -158,7 +158,7 @@ mod system {
     }
 
     /// Whether a process of this host is alive. True where that cannot be told.
-    pub(crate) fn is_running(pid: u32) -> bool {
+    pub fn is_running(pid: u32) -> bool {
         let pid = i32::try_from(pid)
             .ok()
             .and_then(rustix::process::Pid::from_raw);
@@ -168,11 +168,12 @@ mod system {
     }
 
     /// Keeps Ctrl-C, which is for this process, from a program that it starts.
-    pub(crate) fn keep_from_terminal(command: &mut Command) {
+    pub fn keep_from_terminal(command: &mut Command) {
         std::os::unix::process::CommandExt::process_group(command, 0);
     }
 
-    pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    /// Gives a file permission bits.
+    pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
         file.set_permissions(std::fs::Permissions::from_mode(mode & 0o777))
     }
 }
@@ -215,19 +216,20 @@ mod system {
         }
     }
 
-    pub(crate) fn hostname() -> String {
+    pub fn hostname() -> String {
         String::new()
     }
 
-    pub(crate) fn is_running(_pid: u32) -> bool {
+    pub fn is_running(_pid: u32) -> bool {
         true
     }
 
-    pub(crate) fn keep_from_terminal(command: &mut Command) {
+    pub fn keep_from_terminal(command: &mut Command) {
         std::os::windows::process::CommandExt::creation_flags(command, NEW_PROCESS_GROUP);
     }
 
-    pub(crate) fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
+    /// Gives a file permission bits.
+    pub fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
         Ok(())
     }
 }
@@ -248,7 +250,7 @@ mod holes {
     }
 
     /// Turns a range inside the file into a hole. False where that is not possible.
-    pub(crate) fn punch_hole(file: &File, offset: u64, length: u64) -> io::Result<bool> {
+    pub fn punch_hole(file: &File, offset: u64, length: u64) -> io::Result<bool> {
         match fallocate(
             file,
             FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
@@ -270,13 +272,13 @@ mod holes {
         false
     }
 
-    pub(crate) fn punch_hole(_file: &File, _offset: u64, _length: u64) -> io::Result<bool> {
+    pub fn punch_hole(_file: &File, _offset: u64, _length: u64) -> io::Result<bool> {
         Ok(false)
     }
 }
 
-pub(crate) use holes::{is_hole, punch_hole};
-pub(crate) use system::{
-    hostname, is_running, keep_from_terminal, own_ownership, ownership, set_mode,
-};
+pub(crate) use holes::is_hole;
+pub use holes::punch_hole;
+pub use system::{hostname, is_running, keep_from_terminal, set_mode};
 use system::{inode_and_ctime, no_follow, read_at, write_at};
+pub(crate) use system::{own_ownership, ownership};

@@ -411,7 +411,7 @@ impl ZeroChunks {
 }
 
 /// Whether there are only zeros, by comparison.
-pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+pub fn is_zero(bytes: &[u8]) -> bool {
     bytes
         .chunks(ZEROS.len())
         .all(|part| ZEROS.get(..part.len()) == Some(part))

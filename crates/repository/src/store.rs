@@ -15,6 +15,9 @@ use vrs_progress::Progress;
 use crate::error::Result;
 use crate::id::{RepositoryId, SnapshotId};
 
+/// Tag of a whole machine folder that another program stored, without a manifest.
+pub const ORIGINAL: &str = "vrs-original";
+
 /// A repository of snapshots.
 pub trait SnapshotStore: Send + Sync {
     /// The repository's own identity, for journals and messages.

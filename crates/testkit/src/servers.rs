@@ -260,6 +260,44 @@ impl StorageServer {
         }
     }
 
+    /// The location of a borg repository, of `sshd` only.
+    #[must_use]
+    pub fn borg_location(&self, name: &str) -> String {
+        let (port, root) = (self.client_port, self.root.display());
+        format!("borg:ssh://{}@127.0.0.1:{port}{root}/{name}", sshd::user())
+    }
+
+    /// The folder below which the server mounts archives, once it has mounted one.
+    ///
+    /// # Panics
+    /// Before that.
+    #[must_use]
+    pub fn borg_mount_base(&self) -> PathBuf {
+        let is_base = |path: &PathBuf| path.to_string_lossy().contains("/vrs-borg-");
+        let mut entries = entries(self.folder.path());
+        entries.retain(is_base);
+        entries.pop().expect("no archive was ever mounted")
+    }
+
+    /// The folders in which archives are mounted now.
+    #[must_use]
+    pub fn borg_mounts(&self) -> Vec<PathBuf> {
+        entries(&self.borg_mount_base())
+    }
+
+    /// Whatever a client of `sshd` wants to run, this is run instead.
+    ///
+    /// # Panics
+    /// When the key's file cannot be written.
+    pub fn permit_only(&self, command: &str) {
+        let file = self.folder.path().join("user_key.pub");
+        let key = std::fs::read_to_string(&file).expect("a key");
+        let restricted = format!("command=\"{command}\",restrict {key}");
+        // Not in place: the client reads it, too.
+        std::fs::write(file.with_extension("restricted"), restricted).expect("a key");
+        std::fs::rename(file.with_extension("restricted"), file).expect("a key");
+    }
+
     /// How `ssh` is called.
     #[must_use]
     pub fn ssh(&self) -> Vec<String> {
@@ -328,6 +366,11 @@ impl Drop for StorageServer {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
 }
 
 fn free_port() -> u16 {

@@ -13,7 +13,9 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use uuid::Uuid;
-use vrs_virtualbox::{Error, HardDisk, MachineId, MachineSettings, MediumId, SettingsEdit};
+use vrs_virtualbox::{
+    Error, HardDisk, MachineId, MachineSettings, MediumId, SettingsEdit, VirtualBoxSnapshotId,
+};
 
 const BRANCHING: &str = include_str!("samples/04-branching.vbox");
 const ENCRYPTED_MEDIUM: &str = include_str!("samples/10-encrypted-medium-with-snapshot.vbox");
@@ -345,4 +347,50 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_machine_becomes_what_it_was_at_its_latest_virtualbox_snapshot() {
+    let mut tried = 0;
+    for text in samples() {
+        let before = parse(&text);
+        for made in before.virtualbox_snapshots() {
+            let mut edit = SettingsEdit::new(&text).unwrap();
+            let rolled_back = edit.roll_back(made.id);
+            let after = edit.finish();
+            if !made.children.is_empty() {
+                assert!(rolled_back.is_err());
+                assert_eq!(after, text);
+                continue;
+            }
+            rolled_back.unwrap();
+            let after = parse(&after);
+            assert_eq!(after.hardware, made.hardware);
+            assert_eq!(after.state_file, made.state_file);
+            assert!(!after.is_aborted);
+            assert_eq!(after.hard_disks, before.hard_disks);
+            let ids = |settings: &MachineSettings| -> Vec<_> {
+                settings
+                    .virtualbox_snapshots()
+                    .map(|made| made.id)
+                    .collect()
+            };
+            let mut rest = ids(&before);
+            rest.retain(|id| *id != made.id);
+            assert_eq!(ids(&after), rest);
+            let parent = before
+                .virtualbox_snapshots()
+                .find(|other| other.children.iter().any(|child| child.id == made.id));
+            assert_eq!(
+                after.current_virtualbox_snapshot,
+                parent.map(|parent| parent.id)
+            );
+            tried += 1;
+        }
+    }
+    assert!(tried > 10, "{tried}");
+    let unknown = VirtualBoxSnapshotId::from(Uuid::nil());
+    let mut edit = SettingsEdit::new(SAVED).unwrap();
+    let error = edit.roll_back(unknown).unwrap_err().to_string();
+    assert!(error.contains("have no VirtualBox snapshot"), "{error}");
 }

@@ -8,8 +8,8 @@ use clap::{ArgAction, Args, ValueEnum};
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
-    /// Repository: a folder, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL, rclone:REMOTE:PATH, or the
-    /// name of one in the config file
+    /// Repository: a folder, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL, rclone:REMOTE:PATH,
+    /// borg:PATH, borg:USER@HOST:PATH, or the name of one in the config file
     #[arg(
         short,
         long,

@@ -1,8 +1,8 @@
 //! `vrs check`
 
 use vrs_engine::check;
+use vrs_repository::SnapshotStore;
 use vrs_repository::store::CheckOptions;
-use vrs_repository::{ResticRepository, SnapshotStore};
 
 use crate::args::CheckArgs;
 use crate::context::Context;
@@ -16,14 +16,14 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Exit> {
         read_percent: args.read_data.unwrap_or_default(),
     };
     let repaired = if args.repair {
-        let done = repair(context, args, &store, &options)?;
+        let done = repair(context, args, store.as_ref(), &options)?;
         // What was read is repaired already.
         options = CheckOptions::default();
         done
     } else {
         Vec::new()
     };
-    let health = check::run(&store, &options, &context.reporter())?;
+    let health = check::run(store.as_ref(), &options, &context.reporter())?;
     let report = CheckReport::new(health, repaired);
     context.printer.report(&report)?;
     Ok(match (report.sound, report.warnings.is_empty()) {
@@ -37,7 +37,7 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Exit> {
 fn repair(
     context: &Context,
     args: &CheckArgs,
-    store: &ResticRepository,
+    store: &dyn SnapshotStore,
     options: &CheckOptions,
 ) -> Result<Vec<String>> {
     let from = args.from.as_deref();
@@ -46,7 +46,8 @@ fn repair(
     let repaired = store.repair(options, &context.reporter());
     let mut done = repaired.map_err(vrs_engine::Error::from)?;
     if let Some(from) = from {
-        let fetched = store.fetch_missing(&from, &context.reporter());
+        let target = context.restic_repository()?;
+        let fetched = target.fetch_missing(&from, &context.reporter());
         let fetched = fetched.map_err(vrs_engine::Error::from)?;
         done.push(format!("{fetched} chunks came from {}", from.location()));
     }

@@ -12,7 +12,7 @@ use crate::reports::copy::{CopiedEntry, CopyReport};
 
 pub fn run(context: &Context, args: &CopyArgs) -> Result<Exit> {
     let host = context.host()?;
-    let store = context.repository()?;
+    let store = context.restic_repository()?;
     let all = lookup::catalog(context, &store)?.snapshots;
     let chosen: Vec<Snapshot> = if args.snapshots.is_empty() {
         all

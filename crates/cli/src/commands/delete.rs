@@ -14,7 +14,7 @@ pub fn run(context: &Context, args: &DeleteArgs) -> Result<Exit> {
     context.require_consent(args.yes || args.dry_run)?;
     let host = context.host_in_order()?;
     let store = context.repository()?;
-    let snapshots = lookup::catalog(context, &store)?.snapshots;
+    let snapshots = lookup::catalog(context, store.as_ref())?.snapshots;
     let wanted = args
         .snapshots
         .iter()
@@ -29,7 +29,7 @@ pub fn run(context: &Context, args: &DeleteArgs) -> Result<Exit> {
         return Ok(Exit::Success);
     }
     context.confirm(&report, "Delete them?", args.yes)?;
-    delete::execute(&store, &plan, &context.reporter())?;
+    delete::execute(store.as_ref(), &plan, &context.reporter())?;
     report.dry_run = false;
     context.printer.outcome(&report)?;
     Ok(Exit::Success)

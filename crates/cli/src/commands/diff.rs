@@ -13,13 +13,13 @@ use crate::reports::snapshot::SnapshotEntry;
 pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit> {
     let host = context.host_in_order()?;
     let store = context.repository()?;
-    let snapshots = lookup::catalog(context, &store)?.snapshots;
+    let snapshots = lookup::catalog(context, store.as_ref())?.snapshots;
     let from = lookup::snapshot(&host, &snapshots, &args.from)?;
     let to = lookup::snapshot(&host, &snapshots, &args.to)?;
     let report = DiffReport {
         from: SnapshotEntry::from(&from),
         to: SnapshotEntry::from(&to),
-        diff: diff(&store, &from.id, &to.id)?,
+        diff: diff(store.as_ref(), &from.id, &to.id)?,
     };
     context.printer.report(&report)?;
     Ok(Exit::Success)

@@ -2,7 +2,7 @@
 
 use vrs_engine::Host;
 use vrs_engine::doctor::{self, Examination, Finding, RepairPlan, Scope};
-use vrs_repository::{ResticRepository, SnapshotStore};
+use vrs_repository::SnapshotStore;
 
 use crate::args::DoctorArgs;
 use crate::context::Context;
@@ -18,7 +18,7 @@ pub fn run(context: &Context, args: &DoctorArgs) -> Result<Exit> {
     let visit = Visit {
         context,
         host: &host,
-        store: repository.as_ref().map(|store| store as &dyn SnapshotStore),
+        store: repository.as_deref(),
         args,
     };
     let examination = visit.examine()?;
@@ -42,7 +42,7 @@ pub fn run(context: &Context, args: &DoctorArgs) -> Result<Exit> {
 }
 
 /// The repository is optional here, but one that was named must open.
-fn open_repository(context: &Context) -> Result<Option<ResticRepository>> {
+fn open_repository(context: &Context) -> Result<Option<Box<dyn SnapshotStore>>> {
     context
         .has_repository()
         .then(|| context.repository())

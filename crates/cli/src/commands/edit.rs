@@ -13,7 +13,7 @@ use crate::reports::snapshot::SnapshotEntry;
 pub fn run(context: &Context, args: &EditArgs) -> Result<Exit> {
     let host = context.host()?;
     let store = context.repository()?;
-    let snapshots = lookup::catalog(context, &store)?.snapshots;
+    let snapshots = lookup::catalog(context, store.as_ref())?.snapshots;
     let snapshot = lookup::snapshot(&host, &snapshots, &args.snapshot)?;
     let changes = Changes {
         pin: (args.pin || args.unpin).then_some(args.pin),
@@ -22,8 +22,8 @@ pub fn run(context: &Context, args: &EditArgs) -> Result<Exit> {
         add_tags: args.add_tags.clone(),
         remove_tags: args.remove_tags.clone(),
     };
-    let id = edit::execute(&store, &snapshot, &changes, &context.reporter())?;
-    let snapshots = lookup::catalog(context, &store)?.snapshots;
+    let id = edit::execute(store.as_ref(), &snapshot, &changes, &context.reporter())?;
+    let snapshots = lookup::catalog(context, store.as_ref())?.snapshots;
     let changed = snapshots.iter().find(|present| present.id == id);
     context.printer.outcome(&EditReport {
         former_id: snapshot.id.to_string(),

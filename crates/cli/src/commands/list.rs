@@ -13,7 +13,7 @@ use crate::reports::snapshot::SnapshotEntry;
 pub fn run(context: &Context, args: &ListArgs) -> Result<Exit> {
     let host = context.host_in_order()?;
     let store = context.repository()?;
-    let catalog = lookup::catalog(context, &store)?;
+    let catalog = lookup::catalog(context, store.as_ref())?;
     let snapshots = match &args.machine {
         Some(machine) => {
             selection::of_machine(&catalog.snapshots, &lookup::machine_key(&host, machine)?)?

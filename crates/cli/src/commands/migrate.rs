@@ -21,7 +21,7 @@ pub fn run(context: &Context, args: &MigrateArgs) -> Result<Exit> {
     let call = Call {
         context,
         host: &host,
-        store: &store,
+        store: store.as_ref(),
         args,
     };
     if args.accept {

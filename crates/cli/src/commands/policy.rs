@@ -5,7 +5,7 @@ use vrs_engine::policy::{self, Policy};
 use vrs_engine::retention::Rules;
 use vrs_engine::selection;
 use vrs_engine::snapshot::Snapshot;
-use vrs_repository::ResticRepository;
+use vrs_repository::SnapshotStore;
 use vrs_virtualbox::MachineId;
 
 use super::lookup;
@@ -17,22 +17,22 @@ use crate::reports::policy::PolicyReport;
 
 pub fn run(context: &Context, args: &PolicyArgs) -> Result<Exit> {
     let store = context.repository()?;
-    let present = policy::load(&store);
-    let snapshots = lookup::catalog(context, &store)?.snapshots;
+    let present = policy::load(store.as_ref());
+    let snapshots = lookup::catalog(context, store.as_ref())?.snapshots;
     let policy = match &args.command {
         PolicyCommand::Show => present?.unwrap_or_else(new),
         PolicyCommand::Set(args) => {
             // What cannot be read is replaced.
             let policy = set(present.ok().flatten(), &snapshots, args)?;
-            save(context, &store, policy)?
+            save(context, store.as_ref(), policy)?
         }
-        PolicyCommand::Remove { machine: None } => save(context, &store, new())?,
+        PolicyCommand::Remove { machine: None } => save(context, store.as_ref(), new())?,
         PolicyCommand::Remove {
             machine: Some(machine),
         } => {
             let mut policy = present?.unwrap_or_else(new);
             policy.machines.remove(&machine_id(&snapshots, machine)?);
-            save(context, &store, policy)?
+            save(context, store.as_ref(), policy)?
         }
     };
     let report = PolicyReport::new(&policy, &snapshots);
@@ -70,7 +70,7 @@ fn set(present: Option<Policy>, snapshots: &[Snapshot], args: &PolicySetArgs) ->
     Ok(policy)
 }
 
-fn save(context: &Context, store: &ResticRepository, policy: Policy) -> Result<Policy> {
+fn save(context: &Context, store: &dyn SnapshotStore, policy: Policy) -> Result<Policy> {
     let hostname = gethostname::gethostname();
     policy::save(
         store,

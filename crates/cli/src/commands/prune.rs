@@ -6,7 +6,7 @@ use vrs_engine::calendar;
 use vrs_engine::policy::{self, Policy};
 use vrs_engine::prune::PrunePlan;
 use vrs_engine::retention::Rules;
-use vrs_repository::ResticRepository;
+use vrs_repository::SnapshotStore;
 use vrs_repository::store::PruneOptions;
 
 use super::lookup;
@@ -19,8 +19,8 @@ use crate::reports::prune::PruneReport;
 
 pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit> {
     let store = context.repository()?;
-    let policy = policy_for(args, &store)?;
-    let catalog = lookup::catalog(context, &store)?;
+    let policy = policy_for(args, store.as_ref())?;
+    let catalog = lookup::catalog(context, store.as_ref())?;
     if args.calendar {
         let years = calendar::of(&catalog, &policy, Timestamp::now())?;
         context.printer.report(&CalendarReport::from(years))?;
@@ -36,7 +36,7 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit> {
         if !args.dry_run {
             context.require_consent(args.yes)?;
         }
-        let space = plan.space(&store, &options, &context.reporter())?;
+        let space = plan.space(store.as_ref(), &options, &context.reporter())?;
         let report = PruneReport::new(&plan, &space, true);
         if args.dry_run {
             context.printer.report(&report)?;
@@ -44,7 +44,7 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit> {
         }
         context.confirm(&report, "Delete the snapshots that are not kept?", args.yes)?;
     }
-    let space = plan.execute(&store, &options, &context.reporter())?;
+    let space = plan.execute(store.as_ref(), &options, &context.reporter())?;
     context
         .printer
         .outcome(&PruneReport::new(&plan, &space, false))?;
@@ -52,7 +52,7 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit> {
 }
 
 /// The rules on the command line, else the stored policy, else none.
-fn policy_for(args: &PruneArgs, store: &ResticRepository) -> Result<Policy> {
+fn policy_for(args: &PruneArgs, store: &dyn SnapshotStore) -> Result<Policy> {
     let given = Rules::from(&args.keep);
     if given.is_empty() {
         let stored = policy::load(store)?;

@@ -86,7 +86,7 @@ fn finish(context: &Context, host: &Host, unfinished: &Unfinished) -> Result<Rec
             recover::finish_without_repository(host, unfinished, &context.reporter())?.into(),
         );
     };
-    finish_from(context, host, store, unfinished)
+    finish_from(context, host, store.as_ref(), unfinished)
 }
 
 fn give_up(

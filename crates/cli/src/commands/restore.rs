@@ -22,11 +22,11 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit> {
     context.require_consent(args.yes || args.dry_run)?;
     let host = context.host_in_order()?;
     let store = context.repository()?;
-    let snapshots = wanted_snapshots(context, &host, &store, args)?;
+    let snapshots = wanted_snapshots(context, &host, store.as_ref(), args)?;
     let call = Call {
         context,
         host: &host,
-        store: &store,
+        store: store.as_ref(),
         args,
     };
     match snapshots.as_slice() {

@@ -13,9 +13,9 @@ use crate::reports::snapshot::SnapshotEntry;
 pub fn run(context: &Context, args: &ShowArgs) -> Result<Exit> {
     let host = context.host_in_order()?;
     let store = context.repository()?;
-    let snapshots = lookup::catalog(context, &store)?.snapshots;
+    let snapshots = lookup::catalog(context, store.as_ref())?.snapshots;
     let snapshot = lookup::snapshot(&host, &snapshots, &args.snapshot)?;
-    let manifest = catalog::manifest(&store, &snapshot.id)?;
+    let manifest = catalog::manifest(store.as_ref(), &snapshot.id)?;
     context.printer.report(&ShowReport {
         snapshot: SnapshotEntry::from(&snapshot),
         manifest,

@@ -20,7 +20,7 @@ pub fn run(context: &Context, args: &TakeArgs) -> Result<Exit> {
     let mut call = Call {
         context,
         host: &host,
-        store: &store,
+        store: store.as_ref(),
         args,
         report: TakeReport {
             machines: Vec::new(),

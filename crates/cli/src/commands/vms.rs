@@ -16,7 +16,7 @@ pub fn run(context: &Context) -> Result<Exit> {
     let host = context.host_in_order()?;
     let machines = Machine::all(&host)?;
     let snapshots = if context.has_repository() {
-        lookup::catalog(context, &context.repository()?)?.snapshots
+        lookup::catalog(context, context.repository()?.as_ref())?.snapshots
     } else {
         Vec::new()
     };

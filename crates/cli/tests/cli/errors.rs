@@ -46,7 +46,7 @@ fn failures_exit_with_1_and_say_what_to_do() {
     ");
     insta::assert_snapshot!(environment.fails(&["list", "--repo", "sftp:me:secret@host:/srv"]), @r#"
     1
-    error: "sftp:..." is not a repository location: it seems to hold a password, which ssh does not take; use a key; give PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL or rclone:REMOTE:PATH
+    error: "sftp:..." is not a repository location: it seems to hold a password, which ssh does not take; use a key; give PATH, sftp:USER@HOST:PATH, s3:URL/BUCKET, rest:URL, rclone:REMOTE:PATH or borg:PATH
     "#);
     environment.succeeds(&["init"]);
     insta::assert_snapshot!(environment.fails(&["init"]), @r"

@@ -9,6 +9,7 @@
     missing_docs
 )]
 
+mod borg;
 mod disk;
 mod doctor;
 mod elsewhere;

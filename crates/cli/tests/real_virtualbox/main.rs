@@ -8,6 +8,7 @@
     missing_docs
 )]
 
+mod borg;
 mod clones;
 mod doctor;
 mod kills;

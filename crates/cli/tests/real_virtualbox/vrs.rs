@@ -21,6 +21,14 @@ impl<'rig> Vrs<'rig> {
         vrs
     }
 
+    /// With an empty borg repository.
+    pub fn on_borg(rig: &'rig Rig) -> Self {
+        let location = format!("borg:{}", rig.folder().join("vrs/borg").display());
+        let vrs = Self::with_repository(rig, location.into());
+        vrs.run(["init"]);
+        vrs
+    }
+
     /// On another computer, with the repository of this one.
     pub fn beside(rig: &'rig Rig, other: &Vrs<'_>) -> Self {
         Self::with_repository(rig, other.repository())
@@ -64,10 +72,14 @@ impl<'rig> Vrs<'rig> {
             .env("VRS_PASSWORD_FILE", self.password_file());
         command.env("VRS_STATE_DIR", self.state());
         command.env("VRS_CACHE_DIR", self.state().join("cache"));
-        for folder in ["XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"] {
-            command.env(folder, self.folder.join(folder));
-        }
+        command.envs(self.folders());
         command
+    }
+
+    /// Where programs keep what is theirs.
+    pub fn folders(&self) -> [(&'static str, PathBuf); 3] {
+        ["XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"]
+            .map(|name| (name, self.folder.join(name)))
     }
 
     pub fn output<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {

@@ -43,7 +43,8 @@ pub(super) fn command(folder: &Path, port: u16, is_read_only: bool) -> Command {
         "Port {port}\nListenAddress 127.0.0.1\nHostKey {folder_text}/host_key\n\
          AuthorizedKeysFile {folder_text}/user_key.pub\nPidFile none\nStrictModes no\nUsePAM no\n\
          PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n\
-         MaxStartups 100\nSubsystem sftp internal-sftp{option}\n"
+         MaxStartups 100\nSubsystem sftp internal-sftp{option}\n\
+         SetEnv BORG_BASE_DIR={folder_text}/borg TMPDIR={folder_text}\n"
     );
     let path = folder.join("sshd_config");
     std::fs::write(&path, config).expect("a configuration of sshd");

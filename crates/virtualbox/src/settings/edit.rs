@@ -211,7 +211,7 @@ impl<'a> SettingsEdit<'a> {
     }
 
     /// Carries one edit out on the text as the edits before it left it.
-    fn change(
+    pub(super) fn change(
         &mut self,
         edit: impl FnOnce(&str, Node<'_, '_>, &mut Splices) -> Result<()>,
     ) -> Result<()> {

@@ -13,6 +13,7 @@ mod hard_disk;
 mod hardware;
 mod location;
 mod registry_text;
+mod roll_back;
 mod splice;
 mod tree;
 mod virtualbox_snapshot;
