@@ -12,7 +12,7 @@ use vrs_virtualbox::{LocateOptions, VBoxManage};
 
 use crate::access;
 use crate::args::{GlobalArgs, NewPasswordArgs, OtherPasswordArgs};
-use crate::config::{Config, Folders, RepositoryConfig};
+use crate::config::{Config, ConfigError, Folders, RepositoryConfig};
 use crate::errors::{Error, Result};
 use crate::keyring;
 use crate::password::{self, Given, PasswordOptions, Source};
@@ -117,6 +117,34 @@ impl Context {
         self.wanted_repository().ok_or_else(|| {
             Error::usage("no repository is given; use --repo or VRS_REPOSITORY, or set default_repository in the config file")
         })
+    }
+
+    /// The folder of the repository, which must be one of this computer.
+    pub fn repository_folder(&self) -> Result<PathBuf> {
+        let location = self.choose(self.require_wanted()?)?.location;
+        let folder = location.folder().map(Path::to_owned);
+        folder.ok_or_else(|| {
+            Error::usage(format!(
+                "{location} is no folder of this computer; run this where the repository lies, with its folder as --repo"
+            ))
+        })
+    }
+
+    /// The file with the repository's password, for who can ask nobody.
+    pub fn password_file(&self) -> Result<PathBuf> {
+        match self.choose(self.require_wanted()?)?.password {
+            Source::File(file) => Ok(absolute_path(&file)),
+            _ => Err(Error::usage(
+                "a service can ask nobody for the password; put it into a file that only its owner can read, and name that with --password-file",
+            )),
+        }
+    }
+
+    /// Where units of the user's systemd are.
+    pub fn user_units(&self) -> Result<PathBuf> {
+        let own = self.folders.config.as_deref();
+        let configurations = own.and_then(Path::parent).ok_or(ConfigError::NoHome)?;
+        Ok(configurations.join("systemd/user"))
     }
 
     /// Opens the repository that the user named, else the one at `location`.
@@ -279,7 +307,8 @@ fn config_given(named: &RepositoryConfig) -> Given {
     }
 }
 
-fn secret_variables() -> impl Iterator<Item = &'static str> {
+/// The variables that hold secrets.
+pub fn secret_variables() -> impl Iterator<Item = &'static str> {
     password::VARIABLES.into_iter().chain(access::VARIABLES)
 }
 

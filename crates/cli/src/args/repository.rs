@@ -36,7 +36,7 @@ pub struct CheckArgs {
     pub other: OtherPasswordArgs,
 }
 
-fn percent(text: &str) -> Result<u8, String> {
+pub(super) fn percent(text: &str) -> Result<u8, String> {
     let number = text.strip_suffix('%').unwrap_or(text);
     let percent = number
         .parse()

@@ -20,6 +20,7 @@ mod json;
 mod passwords;
 mod prune;
 mod repository;
+mod server;
 mod shape;
 mod verbs;
 mod virtualbox;
