@@ -16,6 +16,7 @@ use crate::id::PackId;
 use crate::index::{IndexPack, LoadedIndex};
 use crate::lock::SharedLock;
 use crate::pack::read_header;
+use crate::parallel;
 use crate::repository::ResticRepository;
 use crate::sink::Sink;
 
@@ -73,26 +74,41 @@ fn adopt_batch(
     batch: &[(PackId, u32)],
 ) -> Result<Vec<IndexPack>> {
     let mut entries = Vec::new();
-    for (id, size_bytes) in batch {
-        if sink.progress.interrupted() {
-            return Err(Error::Interrupted);
-        }
-        let read = |offset, length| repository.backend.read_pack(*id, offset, length);
-        match read_header(&repository.key, *size_bytes, read) {
-            Ok(Some(blobs)) => entries.push(IndexPack {
-                id: *id,
-                blobs,
-                time: Some(Timestamp::now()),
-                size: Some(*size_bytes),
-            }),
-            Ok(None) | Err(Error::DamagedObject { .. }) => {
-                sink.progress.warn(&format!(
-                    "pack {} is incomplete and in no index; it is not used",
-                    id.short()
-                ));
-            }
-            Err(error) => return Err(error),
-        }
-    }
+    parallel::each(
+        repository.backend.connections(),
+        batch.iter().map(|pack| Ok(*pack)),
+        || Ok(()),
+        |(), (id, size_bytes)| adopted(sink, repository, id, size_bytes),
+        |entry| entries.extend(entry),
+    )?;
     Ok(entries)
+}
+
+/// A pack as its own header describes it. None: it is incomplete.
+fn adopted(
+    sink: &Sink<'_>,
+    repository: &ResticRepository,
+    id: PackId,
+    size_bytes: u32,
+) -> Result<Option<IndexPack>> {
+    if sink.progress.interrupted() {
+        return Err(Error::Interrupted);
+    }
+    let read = |offset, length| repository.backend.read_pack(id, offset, length);
+    match read_header(&repository.key, size_bytes, read) {
+        Ok(Some(blobs)) => Ok(Some(IndexPack {
+            id,
+            blobs,
+            time: Some(Timestamp::now()),
+            size: Some(size_bytes),
+        })),
+        Ok(None) | Err(Error::DamagedObject { .. }) => {
+            sink.progress.warn(&format!(
+                "pack {} is incomplete and in no index; it is not used",
+                id.short()
+            ));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::Kind;
 use crate::error::{Error, Result};
 use crate::object::Vault;
-use crate::parallel::lock;
+use crate::parallel::{self, lock};
 use crate::platform;
 
 const STALE_AFTER: SignedDuration = SignedDuration::from_mins(30);
@@ -123,9 +123,11 @@ impl Drop for SharedLock<'_> {
     }
 }
 
-/// Removes a lock, unless somebody else has done so.
+/// Removes a lock, unless somebody else has done so. Where nothing may be removed it stays until it is
+/// stale, which harms nobody.
 fn remove(vault: Vault<'_>, id: Id) -> Result<()> {
     match vault.backend.remove(Kind::Lock, id) {
+        Err(Error::NotPermitted { .. }) => Ok(()),
         Err(_) if is_gone(vault, id) => Ok(()),
         outcome => outcome,
     }
@@ -164,18 +166,29 @@ fn refuse(vault: Vault<'_>, purpose: Purpose, own: Option<Id>) -> Result<()> {
 /// All locks that count. Those that ended processes of this host left are removed.
 fn living(vault: Vault<'_>) -> Result<Vec<(Id, LockFile)>> {
     let mut living = Vec::new();
-    for id in vault.backend.list::<Id>(Kind::Lock)?.into_keys() {
-        // A lock that is gone, or no lock at all, holds nobody back.
-        let Some(file) = read(vault, id)? else {
-            continue;
-        };
-        if !file.is_stale() {
-            living.push((id, file));
-        } else if file.is_of_ended_process() {
-            remove(vault, id)?;
-        }
-    }
+    let ids = vault.backend.list::<Id>(Kind::Lock)?.into_keys();
+    parallel::each(
+        vault.backend.connections(),
+        ids.map(Ok),
+        || Ok(()),
+        |(), id| read_if_living(vault, id),
+        |lock| living.extend(lock),
+    )?;
     Ok(living)
+}
+
+fn read_if_living(vault: Vault<'_>, id: Id) -> Result<Option<(Id, LockFile)>> {
+    // A lock that is gone, or no lock at all, holds nobody back.
+    let Some(file) = read(vault, id)? else {
+        return Ok(None);
+    };
+    if !file.is_stale() {
+        return Ok(Some((id, file)));
+    }
+    if file.is_of_ended_process() {
+        remove(vault, id)?;
+    }
+    Ok(None)
 }
 
 fn read(vault: Vault<'_>, id: Id) -> Result<Option<LockFile>> {
