@@ -9,6 +9,7 @@
     missing_docs
 )]
 
+mod append_only;
 mod disk;
 mod doctor;
 mod elsewhere;

@@ -145,13 +145,22 @@ fn accepted(answer: Answer) -> Outcome<Answer> {
             "ExpiredToken",
             "RequestTimeTooSkewed",
             "InvalidSecurity",
-        ]) {
+        ]) || (says(&["AccessDenied"]) && is_about_time(&text))
+        {
             FailureKind::LoginRefused
         } else {
             failure.kind
         };
         Failure::new(kind, readable(&text))
     })
+}
+
+/// What servers say of an address that was signed with a clock which is not theirs.
+fn is_about_time(text: &str) -> bool {
+    let text = text.to_lowercase();
+    ["expired", "not valid yet", "not yet valid"]
+        .iter()
+        .any(|sign| text.contains(sign))
 }
 
 /// Code and message of an error document.
