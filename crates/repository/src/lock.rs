@@ -20,6 +20,7 @@ use crate::parallel::{self, lock};
 use crate::platform;
 
 const STALE_AFTER: SignedDuration = SignedDuration::from_mins(30);
+const FARTHEST_AHEAD: SignedDuration = SignedDuration::from_hours(24);
 const RENEW_AFTER: SignedDuration = SignedDuration::from_mins(5);
 
 /// A lock file as JSON.
@@ -202,7 +203,13 @@ fn read(vault: Vault<'_>, id: Id) -> Result<Option<LockFile>> {
 
 impl LockFile {
     fn is_stale(&self) -> bool {
-        Timestamp::now().duration_since(self.time) > STALE_AFTER || self.is_of_ended_process()
+        !self.is_credible(Timestamp::now()) || self.is_of_ended_process()
+    }
+
+    /// Whether it is recent, and not from a future so far that nobody would ever outwait it.
+    fn is_credible(&self, now: Timestamp) -> bool {
+        let age = now.duration_since(self.time);
+        age <= STALE_AFTER && age >= -FARTHEST_AHEAD
     }
 
     fn is_of_ended_process(&self) -> bool {
@@ -220,5 +227,31 @@ impl LockFile {
             ..
         } = self;
         format!("process {pid} of {username} on {hostname} since {time:.0}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_of_a_wrong_clock_keeps_nobody_out_for_years() {
+        let now: Timestamp = "2026-11-26T12:00:00Z".parse().unwrap();
+        let is_credible = |time: &str| {
+            let file = LockFile {
+                time: time.parse().unwrap(),
+                exclusive: true,
+                hostname: "elsewhere".to_owned(),
+                username: String::new(),
+                pid: 1,
+                program: None,
+            };
+            file.is_credible(now)
+        };
+        assert!(is_credible("2026-11-26T11:31:00Z"));
+        assert!(!is_credible("2026-11-26T11:29:00Z"));
+        // Clocks may differ by some hours.
+        assert!(is_credible("2026-11-26T18:00:00Z"));
+        assert!(!is_credible("2029-01-01T00:00:00Z"));
     }
 }

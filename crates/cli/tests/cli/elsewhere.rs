@@ -1,11 +1,15 @@
 //! Repositories that are not on this computer, with the real servers.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rstest::rstest;
-use vrs_testkit::{ServerKind, StorageServer};
+use vrs_testkit::{Proxy, ServerKind, StorageServer};
 
 use crate::environment::{Environment, MIB, settings};
+use crate::interruption::send;
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn on(server: &StorageServer, mut command: Command) -> Command {
     command
@@ -122,4 +126,44 @@ fn a_location_in_the_config_file_may_be_elsewhere() {
         let run = environment.finish(command);
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{}", run.stdout);
     }
+}
+
+#[rstest]
+#[case(ServerKind::Sshd)]
+#[case(ServerKind::RcloneRest)]
+#[case(ServerKind::Moto)]
+fn a_laptop_that_sleeps_in_mid_take_goes_on(#[case] kind: ServerKind) {
+    let (mut server, environment) = (StorageServer::start(kind), Environment::new());
+    let mut machine = environment.machine("web", 6 * MIB);
+    let disk = machine.guest_bytes(0);
+    let proxy = Proxy::slow(server.port(), Duration::ZERO);
+    server.reach_through(&proxy);
+    let run = |arguments: &[&str]| {
+        let run = environment.finish(on(&server, environment.command(arguments)));
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{arguments:?}");
+        run.stdout
+    };
+    run(&["init"]);
+    let taken = ["take", &settings(&machine), "--limit-upload", "1500"];
+    let mut command = on(&server, environment.command(&taken));
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let before = proxy.sent_bytes();
+    let mut take = command.spawn().unwrap();
+    let begun = Instant::now();
+    while proxy.sent_bytes() < before + MIB as u64 {
+        assert!(begun.elapsed() < PATIENCE, "nothing is sent");
+        assert!(take.try_wait().unwrap().is_none(), "it ended");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    send("-STOP", &take);
+    proxy.cut_all();
+    // What was under way is answered with a reset, not kept for later.
+    std::thread::sleep(Duration::from_millis(300));
+    send("-CONT", &take);
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut take.stderr.take().unwrap(), &mut said).unwrap();
+    assert_eq!((take.wait().unwrap().code(), said.as_str()), (Some(0), ""));
+    machine.fill(0, 0, MIB, 99);
+    run(&["restore", "web@latest", "--yes"]);
+    assert_eq!(machine.guest_bytes(0), disk);
 }

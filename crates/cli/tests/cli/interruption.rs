@@ -25,7 +25,7 @@ fn start(environment: &Environment, arguments: &[&str], name: &str) -> Child {
     child
 }
 
-fn send(signal: &str, child: &Child) {
+pub fn send(signal: &str, child: &Child) {
     let status = Command::new("sh")
         .args(["-c", &format!("kill {signal} {}", child.id())])
         .status()

@@ -10,6 +10,7 @@
 )]
 
 mod append_only;
+mod clocks;
 mod disk;
 mod doctor;
 mod elsewhere;
