@@ -19,9 +19,7 @@ pub use disk::{DiskArgs, DiskCommand, ExportArgs, ExportFormat, ImageArgs};
 pub use global::{ColorChoice, GlobalArgs};
 pub use migrate::MigrateArgs;
 pub use prune::{EditArgs, PolicyArgs, PolicyCommand, PolicySetArgs, PruneArgs};
-pub use repository::{
-    CheckArgs, CopyArgs, KeyArgs, KeyCommand, NewPasswordArgs, OtherPasswordArgs,
-};
+pub use repository::{CheckArgs, CopyArgs, KeyArgs, KeyCommand, NewPasswordArgs, OtherArgs};
 pub use server::{ServerArgs, ServerCommand, ServerInstallArgs, ServerPlaceArgs};
 pub use snapshots::{
     CloneArgs, DeleteArgs, DiffArgs, DoctorArgs, ListArgs, ModeArgs, RecoverArgs, RestoreArgs,

@@ -10,8 +10,8 @@ use vrs_engine::{Host, recover};
 use vrs_repository::{Access, InitOptions, Location, OpenOptions, Password, ResticRepository};
 use vrs_virtualbox::{LocateOptions, VBoxManage};
 
-use crate::access;
-use crate::args::{GlobalArgs, NewPasswordArgs, OtherPasswordArgs};
+use crate::access::{self, Whose};
+use crate::args::{GlobalArgs, NewPasswordArgs, OtherArgs};
 use crate::config::{Config, ConfigError, Folders, RepositoryConfig};
 use crate::errors::{Error, Result};
 use crate::keyring;
@@ -34,6 +34,7 @@ pub struct Context {
 struct Choice {
     location: Location,
     password: Source,
+    whose: Whose,
 }
 
 impl Context {
@@ -160,11 +161,8 @@ impl Context {
     }
 
     /// Opens another repository than the one that the command is about.
-    pub fn other_repository(
-        &self,
-        wanted: &str,
-        given: &OtherPasswordArgs,
-    ) -> Result<ResticRepository> {
+    pub fn other_repository(&self, wanted: &str, given: &OtherArgs) -> Result<ResticRepository> {
+        let profile = given.other_aws_profile.clone();
         let given = Given {
             file: given.other_password_file.clone(),
             command: given.other_password_command.clone(),
@@ -173,6 +171,10 @@ impl Context {
         let own = given.source().or_else(|| named.map(config_given)?.source());
         let mut choice = self.choose(wanted)?;
         choice.password = own.unwrap_or(choice.password);
+        choice.whose.is_second = true;
+        if let Some(profile) = profile {
+            choice.whose.aws_profile = Some(profile);
+        }
         Ok(self.open_chosen(choice)?.0)
     }
 
@@ -192,9 +194,9 @@ impl Context {
 
     fn open_chosen(&self, choice: Choice) -> Result<(ResticRepository, SecretString)> {
         let location = choice.location.to_string();
-        let (secret, source) = choice.password.read(&location, &self.interrupt)?;
         let mut options = OpenOptions::default();
-        options.access = self.access(&choice.location)?;
+        options.access = self.access(&choice)?;
+        let (secret, source) = choice.password.read(&location, &self.interrupt)?;
         let opened = ResticRepository::open(&choice.location, &reveal(&secret), &options);
         let repository = opened.map_err(|error| opening_failed(error, &source))?;
         self.save_if_asked(&location, &secret);
@@ -208,19 +210,25 @@ impl Context {
             .ok_or_else(|| Error::usage("say with --repo where the repository is to be created"))?;
         let choice = self.choose(wanted)?;
         let location = choice.location.to_string();
-        let secret = choice.password.read_new(&location, &self.interrupt)?;
         let mut options = InitOptions::default();
         options.hostname = gethostname::gethostname().into_string().ok();
-        options.access = self.access(&choice.location)?;
+        options.access = self.access(&choice)?;
+        let secret = choice.password.read_new(&location, &self.interrupt)?;
         ResticRepository::init(&choice.location, &reveal(&secret), &options)
             .map_err(vrs_engine::Error::from)?;
         self.save_if_asked(&location, &secret);
         Ok(location)
     }
 
-    fn access(&self, location: &Location) -> Result<Access> {
-        let home = self.folders.home.as_deref();
-        access::find(location, &self.options, &self.config, home, &self.interrupt)
+    fn access(&self, choice: &Choice) -> Result<Access> {
+        access::find(
+            &choice.location,
+            &choice.whose,
+            &self.options,
+            &self.config,
+            self.folders.home.as_deref(),
+            &self.interrupt,
+        )
     }
 
     fn choose(&self, wanted: &str) -> Result<Choice> {
@@ -229,6 +237,10 @@ impl Context {
         Ok(Choice {
             location: absolute(location)?,
             password: self.password_source(named),
+            whose: Whose {
+                aws_profile: named.and_then(|named| named.aws_profile.clone()),
+                is_second: false,
+            },
         })
     }
 

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-/// Where the password of a second repository comes from. Without these it is that of the config file
-/// for its name, else the same as for the first.
+/// Where the password and the credentials of a second repository come from. Without these they are those of
+/// the config file for its name, else the same as for the first.
 #[derive(Debug, Args)]
-pub struct OtherPasswordArgs {
+pub struct OtherArgs {
     /// Read the second repository's password from a file
     #[arg(long, value_name = "FILE", conflicts_with = "other_password_command")]
     pub other_password_file: Option<PathBuf>,
@@ -15,6 +15,10 @@ pub struct OtherPasswordArgs {
     /// Run a command that prints the second repository's password
     #[arg(long, value_name = "COMMAND")]
     pub other_password_command: Option<String>,
+
+    /// Use the key and the region of this profile in ~/.aws for the second repository
+    #[arg(long, value_name = "PROFILE")]
+    pub other_aws_profile: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -33,7 +37,7 @@ pub struct CheckArgs {
     pub from: Option<String>,
 
     #[command(flatten)]
-    pub other: OtherPasswordArgs,
+    pub other: OtherArgs,
 }
 
 pub(super) fn percent(text: &str) -> Result<u8, String> {
@@ -56,7 +60,7 @@ pub struct CopyArgs {
     pub to: String,
 
     #[command(flatten)]
-    pub other: OtherPasswordArgs,
+    pub other: OtherArgs,
 }
 
 #[derive(Debug, Args)]

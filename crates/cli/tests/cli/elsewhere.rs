@@ -167,3 +167,62 @@ fn a_laptop_that_sleeps_in_mid_take_goes_on(#[case] kind: ServerKind) {
     run(&["restore", "web@latest", "--yes"]);
     assert_eq!(machine.guest_bytes(0), disk);
 }
+
+/// Two S3 servers, neither of which knows the key of the other, and a REST server.
+#[test]
+fn copies_and_repairs_from_one_server_to_another_with_credentials_of_their_own() {
+    let (first, environment) = (
+        StorageServer::start(ServerKind::RcloneRest),
+        Environment::new(),
+    );
+    let [second, third] = [(); 2].map(|()| StorageServer::start(ServerKind::GuardedMoto));
+    let profile = |name: &str, server: &StorageServer| {
+        let (id, secret) = server.s3_key();
+        format!("[{name}]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n")
+    };
+    let credentials = profile("second", &second) + &profile("third", &third);
+    environment.write(&environment.path().join(".aws/credentials"), &credentials);
+    let config = format!(
+        "[repositories.second]\nlocation = \"{}\"\naws_profile = \"second\"\n",
+        second.location("repo")
+    );
+    environment.write(&environment.config_file(), &config);
+    let run = |arguments: &[&str]| {
+        let run = environment.finish(on(&first, environment.command(arguments)));
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{arguments:?}");
+        run.stdout
+    };
+    vrs_testkit::make_repository(&first.root().join("repo"));
+    let machine = environment.machine("web", MIB);
+    run(&["take", &settings(&machine)]);
+    run(&["init", "--repo", "second"]);
+    let mut init = environment.command(&["init"]);
+    init.env("VRS_REPOSITORY", third.location("repo"))
+        .env("AWS_PROFILE", "third");
+    assert_eq!(environment.finish(init).code, 0);
+
+    run(&["copy", "--to", "second"]);
+    let third_location = third.location("repo");
+    let to_third = ["--to", &third_location, "--other-aws-profile", "third"];
+    run(&[&["copy", "--repo", "second"], &to_third[..]].concat());
+    // The key of another server is no key here.
+    let arguments = ["copy", "--repo", "second", "--to", &third_location];
+    let refused = environment.finish(on(&first, environment.command(&arguments)));
+    assert!(
+        refused.stderr.contains("refused the login"),
+        "{}",
+        refused.stderr
+    );
+    let keys = run(&["key", "list", "--repo", "second"]);
+    assert_eq!(keys.lines().count(), 2, "{keys}");
+
+    let folders = std::fs::read_dir(first.root().join("repo/data")).unwrap();
+    let packs = folders.flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap());
+    let packs = packs.map(|pack| pack.unwrap().path());
+    let largest = packs.max_by_key(|file| file.metadata().unwrap().len());
+    std::fs::remove_file(largest.unwrap()).unwrap();
+    let from = ["--from", &third_location, "--other-aws-profile", "third"];
+    let repaired = run(&[&["check", "--repair"], &from[..]].concat());
+    assert!(repaired.contains("chunks came from s3:"), "{repaired}");
+    run(&["check", "--read-data"]);
+}
