@@ -10,6 +10,7 @@
 
 mod clones;
 mod doctor;
+mod elsewhere;
 mod kills;
 mod machines;
 mod migrate;
