@@ -11,12 +11,13 @@ use jiff::Timestamp;
 use rustic_core::FileType;
 use vrs_progress::Progress;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::PackId;
 use crate::index::{IndexPack, LoadedIndex};
 use crate::lock::SharedLock;
 use crate::pack::read_header;
 use crate::parallel;
+use crate::prune;
 use crate::repository::ResticRepository;
 use crate::sink::Sink;
 
@@ -38,9 +39,27 @@ pub(crate) fn start<'a>(
         progress.warn(unreadable);
     }
     let mut sink = Sink::new(repository, progress, lock, Arc::clone(&loaded));
+    look_after_killed(&sink, repository, &loaded)?;
     adopt(&sink, repository, &loaded, &packs)?;
     sink.build_on(repository.index()?, &packs);
     Ok(sink)
+}
+
+/// A take that was killed when its snapshot had just appeared, while a prune that was killed, too, marked
+/// what it needs, leaves a snapshot that cannot be restored. Locks tell that there was such a kill.
+fn look_after_killed(
+    sink: &Sink<'_>,
+    repository: &ResticRepository,
+    loaded: &LoadedIndex,
+) -> Result<()> {
+    if sink.lock.follows_a_kill() && !loaded.marks.is_empty() {
+        match prune::take_back(repository, sink) {
+            // Damage is named by a check, and keeps nobody from taking a snapshot.
+            Err(error) if error.kind() == ErrorKind::Damaged => {}
+            taken_back => taken_back?,
+        }
+    }
+    sink.lock.clear()
 }
 
 /// Indexes what no index file names.

@@ -52,10 +52,9 @@ enum Purpose {
 
 impl Purpose {
     fn is_hindered_by(self, file: &LockFile) -> bool {
-        let is_ours = file.program.as_deref() == Some(OURS);
         match self {
-            Self::Adding => file.exclusive && !is_ours,
-            Self::Pruning => file.exclusive || !is_ours,
+            Self::Adding => file.exclusive && !file.is_ours(),
+            Self::Pruning => file.exclusive || !file.is_ours(),
         }
     }
 }
@@ -65,6 +64,8 @@ pub(crate) struct SharedLock<'a> {
     vault: Vault<'a>,
     purpose: Purpose,
     held: Mutex<Held>,
+    /// Stale locks of vrs that were there before: of processes that were killed.
+    left: Mutex<Vec<Id>>,
 }
 
 struct Held {
@@ -84,13 +85,14 @@ impl<'a> SharedLock<'a> {
     }
 
     fn acquire_for(vault: Vault<'a>, purpose: Purpose) -> Result<Self> {
-        refuse(vault, purpose, None)?;
+        let left = refuse(vault, purpose, None)?;
         let since = Timestamp::now();
         let id = write(vault, purpose, since)?;
         let held = Self {
             vault,
             purpose,
             held: Mutex::new(Held { id, since }),
+            left: Mutex::new(left),
         };
         // Another program may have locked at the same moment; dropping ours is the way back.
         refuse(vault, purpose, Some(id))?;
@@ -100,8 +102,19 @@ impl<'a> SharedLock<'a> {
     /// Whether somebody else is using the repository and said so.
     pub(crate) fn has_company(&self) -> Result<bool> {
         let own = lock(&self.held).id;
-        let others = living(self.vault)?;
+        let others = Present::look(self.vault)?.living;
         Ok(others.iter().any(|(id, _)| *id != own))
+    }
+
+    /// Whether a vrs was killed while it held a lock, and nobody has looked after that since.
+    pub(crate) fn follows_a_kill(&self) -> bool {
+        !lock(&self.left).is_empty()
+    }
+
+    /// Removes what killed ones left, after what they may have left undone was looked after.
+    pub(crate) fn clear(&self) -> Result<()> {
+        let left = std::mem::take(&mut *lock(&self.left));
+        left.into_iter().try_for_each(|id| remove(self.vault, id))
     }
 
     /// Keeps the lock from becoming stale.
@@ -153,43 +166,50 @@ fn write(vault: Vault<'_>, purpose: Purpose, time: Timestamp) -> Result<Id> {
     Ok(id)
 }
 
-/// Refuses to go on beside a lock that hinders it.
-fn refuse(vault: Vault<'_>, purpose: Purpose, own: Option<Id>) -> Result<()> {
-    let hindrance = living(vault)?
+/// Refuses to go on beside a lock that hinders it. Returns what killed processes of vrs left.
+fn refuse(vault: Vault<'_>, purpose: Purpose, own: Option<Id>) -> Result<Vec<Id>> {
+    let Present { living, left } = Present::look(vault)?;
+    let hindrance = living
         .into_iter()
         .find(|(id, file)| Some(*id) != own && purpose.is_hindered_by(file));
-    hindrance.map_or(Ok(()), |(_, file)| {
+    hindrance.map_or(Ok(left), |(_, file)| {
         let (location, holder) = (vault.backend.location().to_owned(), file.holder());
         Err(Error::Locked { location, holder })
     })
 }
 
-/// All locks that count. Those that ended processes of this host left are removed.
-fn living(vault: Vault<'_>) -> Result<Vec<(Id, LockFile)>> {
-    let mut living = Vec::new();
-    let ids = vault.backend.list::<Id>(Kind::Lock)?.into_keys();
-    parallel::each(
-        vault.backend.connections(),
-        ids.map(Ok),
-        || Ok(()),
-        |(), id| read_if_living(vault, id),
-        |lock| living.extend(lock),
-    )?;
-    Ok(living)
+/// The locks that are there.
+#[derive(Default)]
+struct Present {
+    /// Those that count.
+    living: Vec<(Id, LockFile)>,
+    /// Stale ones of vrs.
+    left: Vec<Id>,
 }
 
-fn read_if_living(vault: Vault<'_>, id: Id) -> Result<Option<(Id, LockFile)>> {
-    // A lock that is gone, or no lock at all, holds nobody back.
-    let Some(file) = read(vault, id)? else {
-        return Ok(None);
-    };
-    if !file.is_stale() {
-        return Ok(Some((id, file)));
+impl Present {
+    /// Those that other programs on this host left when they ended are removed.
+    fn look(vault: Vault<'_>) -> Result<Self> {
+        let mut present = Self::default();
+        let ids = vault.backend.list::<Id>(Kind::Lock)?.into_keys();
+        parallel::each(
+            vault.backend.connections(),
+            ids.map(Ok),
+            || Ok(()),
+            |(), id| Ok((id, read(vault, id)?)),
+            // A lock that is gone, or no lock at all, holds nobody back.
+            |(id, file)| match file {
+                Some(file) if !file.is_stale() => present.living.push((id, file)),
+                Some(file) if file.is_ours() => present.left.push(id),
+                Some(file) if file.is_of_ended_process() => {
+                    // One that stays is stale all the same.
+                    let _ = remove(vault, id);
+                }
+                _ => {}
+            },
+        )?;
+        Ok(present)
     }
-    if file.is_of_ended_process() {
-        remove(vault, id)?;
-    }
-    Ok(None)
 }
 
 fn read(vault: Vault<'_>, id: Id) -> Result<Option<LockFile>> {
@@ -202,6 +222,10 @@ fn read(vault: Vault<'_>, id: Id) -> Result<Option<LockFile>> {
 }
 
 impl LockFile {
+    fn is_ours(&self) -> bool {
+        self.program.as_deref() == Some(OURS)
+    }
+
     fn is_stale(&self) -> bool {
         !self.is_credible(Timestamp::now()) || self.is_of_ended_process()
     }

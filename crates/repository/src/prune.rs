@@ -112,7 +112,14 @@ pub(crate) fn run(
     let (_, more) = look_until_complete(repository, options, progress, &sink, new)?;
     recovered_bytes = recovered_bytes.saturating_add(more);
     fates.stats.recovered_bytes = recovered_bytes;
+    sink.lock.clear()?;
     Ok(fates.stats)
+}
+
+/// Takes marked packs back that snapshots need.
+pub(crate) fn take_back(repository: &ResticRepository, sink: &Sink<'_>) -> Result<()> {
+    let options = PruneOptions::default();
+    look_until_complete(repository, &options, sink.progress, sink, |all| all).map(drop)
 }
 
 /// Writes the index anew without some packs that are no use. Those whose files are there are marked as if

@@ -32,6 +32,10 @@ pub struct CheckArgs {
     #[arg(long)]
     pub repair: bool,
 
+    /// With --repair: only show what it would do
+    #[arg(short = 'n', long, requires = "repair")]
+    pub dry_run: bool,
+
     /// Fetch what is lost from this repository, for example a copy
     #[arg(long, value_name = "LOCATION|NAME", requires = "repair")]
     pub from: Option<String>,
