@@ -226,3 +226,43 @@ fn copies_and_repairs_from_one_server_to_another_with_credentials_of_their_own()
     assert!(repaired.contains("chunks came from s3:"), "{repaired}");
     run(&["check", "--read-data"]);
 }
+
+#[test]
+fn rclone_ends_with_a_vrs_that_is_killed() {
+    let environment = Environment::new();
+    let server = StorageServer::start(ServerKind::RcloneClient);
+    let location = server.location("repo");
+    vrs_testkit::make_repository(&server.root().join("repo"));
+    let machine = environment.machine("web", 4 * MIB);
+    let taken = ["take", &settings(&machine), "--limit-upload", "200"];
+    let mut take = on(&server, environment.command(&taken)).spawn().unwrap();
+    let remote = location.strip_prefix("rclone:").unwrap();
+    let is_running = || {
+        let processes = std::fs::read_dir("/proc").unwrap();
+        let commands = processes
+            .filter_map(|process| std::fs::read(process.ok()?.path().join("cmdline")).ok());
+        let mut commands = commands.map(|command| String::from_utf8_lossy(&command).into_owned());
+        commands.any(|command| command.contains(remote))
+    };
+    let wait_until = |wanted: bool| {
+        let begun = Instant::now();
+        while is_running() != wanted {
+            assert!(begun.elapsed() < PATIENCE, "rclone runs: {}", !wanted);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    wait_until(true);
+    let locks = || {
+        std::fs::read_dir(server.root().join("repo/locks"))
+            .unwrap()
+            .count()
+    };
+    let begun = Instant::now();
+    while locks() == 0 {
+        assert!(begun.elapsed() < PATIENCE && take.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    take.kill().unwrap();
+    take.wait().unwrap();
+    wait_until(false);
+}
