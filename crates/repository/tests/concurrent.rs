@@ -337,7 +337,6 @@ fn run_until(goals: &Goals) {
         );
     }
     sandbox.restic(&["check", "--read-data"]);
-    println!("waited: {:?}", lines(folder, "waited"));
 }
 
 /// Nothing in `locks` is a lock. A writer that was killed may have left one file each that never got its

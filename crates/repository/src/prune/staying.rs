@@ -41,7 +41,7 @@ fn worthless(scene: &Scene<'_>, fates: &Fates) -> Result<Vec<CopiedBlob>> {
             .index
             .blobs(kind)
             .filter(move |(place, ..)| scene.usage.needs(kind, *place));
-        needed.filter_map(move |(_, id, copies)| Some((kind, id, copies)))
+        needed.map(move |(_, id, copies)| (kind, id, copies))
     });
     let goes = |pack| {
         let fate = packs.id(pack).and_then(|id| fates.of.get(&id));
@@ -100,13 +100,13 @@ mod tests {
         let loaded = repository.index().unwrap();
         let mut forged = IndexFile::default();
         for blobs in loaded.index.blobs_by_pack().into_values() {
-            let mut end = 0;
+            let mut end: u32 = 0;
             let blobs: Vec<IndexBlob> = blobs
                 .iter()
                 .map(|blob| {
                     let location = blob.location;
                     let offset = end;
-                    end += location.length;
+                    end = offset.saturating_add(location.length);
                     IndexBlob {
                         id: blob.id,
                         kind: blob.kind,
@@ -116,7 +116,8 @@ mod tests {
                     }
                 })
                 .collect();
-            let content = vec![salt; end as usize + 1];
+            let size_bytes = end.saturating_add(1);
+            let content = vec![salt; size_bytes as usize];
             let id = Id::new(hash(&content));
             let written = vault.backend.write(FileType::Pack, id, content.into());
             written.unwrap();
@@ -125,7 +126,7 @@ mod tests {
                 blobs,
                 // Long ago, so that no prune takes them for an upload.
                 time: None,
-                size: Some(end + 1),
+                size: Some(size_bytes),
             });
         }
         let (id, sealed) = vault.prepare(&forged, 0).unwrap();

@@ -2,12 +2,16 @@
 
 moto's checks understand signatures in a header only, and vrs signs addresses. So each signed address is
 verified here by botocore's own code and then signed again in a header, for moto to check and to judge.
-What S3 says of wrong clocks, which moto does not look at, is said here.
+What S3 says of wrong clocks and of content that has not the checksum it came with, which moto does not look at, is
+said here.
 
 Usage: guarded_moto.py PORT FILE; the keys are written to FILE as lines NAME ID SECRET.
 """
 
+import base64
 import datetime
+import hashlib
+import io
 import json
 import os
 import sys
@@ -53,9 +57,10 @@ def make_users(file):
 SECRETS = {}
 
 
-def refusal(start_response, message):
-    start_response("403 Forbidden", [("Content-Type", "application/xml")])
-    return [f"<Error><Code>AccessDenied</Code><Message>{message}</Message></Error>".encode()]
+def refusal(start_response, message, code="AccessDenied"):
+    status = "403 Forbidden" if code == "AccessDenied" else "400 Bad Request"
+    start_response(status, [("Content-Type", "application/xml")])
+    return [f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()]
 
 
 class Guard:
@@ -71,6 +76,12 @@ class Guard:
                 return refusal(start_response, "Request is not valid yet")
             if date + datetime.timedelta(seconds=int(query["X-Amz-Expires"])) < now:
                 return refusal(start_response, "Request has expired")
+            if environ["REQUEST_METHOD"] == "PUT" and "/" in environ["PATH_INFO"].strip("/"):
+                body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+                digest = base64.b64encode(hashlib.md5(body).digest()).decode()
+                if environ.get("HTTP_CONTENT_MD5") != digest:
+                    return refusal(start_response, "The Content-MD5 does not match", "BadDigest")
+                environ["wsgi.input"] = io.BytesIO(body)
             self.sign_again(environ, query)
         return self.app(environ, start_response)
 
