@@ -276,6 +276,7 @@ impl Ingest for BorgIngest<'_> {
             read_bytes: stamp.size_bytes,
             // borg tells at the end only, and for all files together.
             reused_bytes: 0,
+            recognised_bytes: 0,
             new_chunks: 0,
         })
     }
@@ -317,6 +318,7 @@ impl Ingest for BorgIngest<'_> {
             total_bytes,
             read_bytes: self.read_bytes,
             reused_bytes: total_bytes.saturating_sub(new_bytes),
+            recognised_bytes: 0,
             new_chunks: after
                 .total_unique_chunks
                 .saturating_sub(self.before.total_unique_chunks),

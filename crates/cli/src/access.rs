@@ -2,6 +2,8 @@
 //!
 //! Variables come before files: `AWS_ACCESS_KEY_ID` and its relatives before the shared profile,
 //! `RESTIC_REST_USERNAME` and `RESTIC_REST_PASSWORD` before `.netrc`. `ssh` and `rclone` find their own.
+//! Where a command has two repositories, the variables are those of the first: the second one's login is
+//! looked for in `.netrc` before, and a profile that is named for it comes before all variables.
 //! A file that cannot be understood holds no credentials; the server then says that some are missing.
 
 use std::path::{Path, PathBuf};
@@ -23,15 +25,26 @@ pub const VARIABLES: [&str; 4] = [
     "RCLONE_CONFIG_PASS",
 ];
 
+/// Whose credentials are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Whose {
+    /// The profile of the AWS files that the user named for this repository.
+    pub aws_profile: Option<String>,
+    /// Whether it is the second repository of a command.
+    pub is_second: bool,
+}
+
 /// Where credentials may be.
 struct Places<'a> {
     home: Option<&'a Path>,
     variable: &'a dyn Fn(&str) -> Option<String>,
+    whose: &'a Whose,
 }
 
 /// All that is known for reaching `location`, or a borg repository.
 pub fn find(
     location: Option<&Location>,
+    whose: &Whose,
     options: &GlobalArgs,
     config: &Config,
     home: Option<&Path>,
@@ -41,6 +54,7 @@ pub fn find(
     let places = Places {
         home,
         variable: &variable,
+        whose,
     };
     let mut access = Access::default();
     if let Some(ssh) = variable("VRS_SSH_COMMAND").or_else(|| config.ssh_command.clone()) {
@@ -78,8 +92,22 @@ impl Places<'_> {
     }
 
     fn profile(&self) -> String {
-        self.get("AWS_PROFILE")
+        let named = self.whose.aws_profile.clone();
+        named
+            .or_else(|| self.get("AWS_PROFILE"))
             .unwrap_or_else(|| "default".to_owned())
+    }
+
+    /// What a profile says before what variables say if the user named one, else after it.
+    fn by_profile<T>(
+        &self,
+        profile: impl FnOnce() -> Option<T>,
+        variables: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        if self.whose.aws_profile.is_some() {
+            return profile();
+        }
+        variables().or_else(profile)
     }
 
     fn s3_key(&self) -> Option<S3Key> {
@@ -102,7 +130,7 @@ impl Places<'_> {
                     .map(|token| Password::new(token.to_owned())),
             })
         };
-        from_variables().or_else(from_profile)
+        self.by_profile(from_profile, from_variables)
     }
 
     fn s3_region(&self) -> Option<String> {
@@ -115,9 +143,11 @@ impl Places<'_> {
             };
             Some(config.section(Some(section))?.get("region")?.to_owned())
         };
-        self.get("AWS_REGION")
-            .or_else(|| self.get("AWS_DEFAULT_REGION"))
-            .or_else(from_config)
+        let from_variables = || {
+            self.get("AWS_REGION")
+                .or_else(|| self.get("AWS_DEFAULT_REGION"))
+        };
+        self.by_profile(from_config, from_variables)
     }
 
     fn rest_login(&self, host: Option<&str>) -> Option<(String, Password)> {
@@ -131,9 +161,13 @@ impl Places<'_> {
         };
         let from_netrc = || {
             let file = Netrc::from_file(&self.file("NETRC", ".netrc")?).ok()?;
-            let entry = file.hosts.get(host).or_else(|| file.hosts.get("default"))?;
+            let default = || file.hosts.get("default").filter(|_| !self.whose.is_second);
+            let entry = file.hosts.get(host).or_else(default)?;
             Some((entry.login.clone(), Password::new(entry.password.clone())))
         };
+        if self.whose.is_second {
+            return from_netrc().or_else(from_variables);
+        }
         from_variables().or_else(from_netrc)
     }
 }
@@ -143,6 +177,14 @@ mod tests {
     use super::*;
 
     fn with<T>(variables: &[(&str, &str)], look: impl FnOnce(&Places<'_>) -> T) -> T {
+        with_whose(&Whose::default(), variables, look)
+    }
+
+    fn with_whose<T>(
+        whose: &Whose,
+        variables: &[(&str, &str)],
+        look: impl FnOnce(&Places<'_>) -> T,
+    ) -> T {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join(".aws")).unwrap();
         let credentials = "[default]\naws_access_key_id = D\naws_secret_access_key = a\\b#c=\n\
@@ -159,7 +201,37 @@ mod tests {
         look(&Places {
             home: Some(home.path()),
             variable: &variable,
+            whose,
         })
+    }
+
+    #[test]
+    fn a_second_repository_has_credentials_of_its_own() {
+        let second = Whose {
+            aws_profile: Some("work".to_owned()),
+            is_second: true,
+        };
+        let variables = [
+            ("AWS_ACCESS_KEY_ID", "V"),
+            ("AWS_SECRET_ACCESS_KEY", "v"),
+            ("AWS_REGION", "here"),
+            ("RESTIC_REST_USERNAME", "you"),
+            ("RESTIC_REST_PASSWORD", "p"),
+        ];
+        with_whose(&second, &variables, |places| {
+            assert_eq!(places.s3_key().unwrap().id, "W");
+            assert_eq!(places.s3_region().as_deref(), Some("us-west-2"));
+            assert_eq!(places.rest_login(Some("nas")).unwrap().0, "me");
+            assert_eq!(places.rest_login(Some("other")).unwrap().0, "you");
+        });
+        // A profile that is not there is not replaced by somebody else's key.
+        let absent = Whose {
+            aws_profile: Some("none".to_owned()),
+            is_second: true,
+        };
+        with_whose(&absent, &variables, |places| {
+            assert!(places.s3_key().is_none());
+        });
     }
 
     fn key(variables: &[(&str, &str)]) -> (String, bool) {

@@ -7,6 +7,7 @@ mod global;
 mod migrate;
 mod prune;
 mod repository;
+mod server;
 mod snapshots;
 
 use std::path::PathBuf;
@@ -18,9 +19,8 @@ pub use disk::{DiskArgs, DiskCommand, ExportArgs, ExportFormat, ImageArgs};
 pub use global::{ColorChoice, GlobalArgs};
 pub use migrate::MigrateArgs;
 pub use prune::{EditArgs, PolicyArgs, PolicyCommand, PolicySetArgs, PruneArgs};
-pub use repository::{
-    CheckArgs, CopyArgs, KeyArgs, KeyCommand, NewPasswordArgs, OtherPasswordArgs,
-};
+pub use repository::{CheckArgs, CopyArgs, KeyArgs, KeyCommand, NewPasswordArgs, OtherArgs};
+pub use server::{ServerArgs, ServerCommand, ServerInstallArgs, ServerPlaceArgs};
 pub use snapshots::{
     CloneArgs, DeleteArgs, DiffArgs, DoctorArgs, ListArgs, ModeArgs, RecoverArgs, RestoreArgs,
     ShowArgs, StartFrontend, TakeArgs,
@@ -92,6 +92,8 @@ pub enum Command {
     Copy(CopyArgs),
     /// Manage the passwords that open the repository
     Key(KeyArgs),
+    /// Prune and check by a clock, on the machine where the repository is
+    Server(ServerArgs),
     /// Finish or undo what an interrupted run left behind
     Recover(RecoverArgs),
     /// Look for trouble with machines and their disks, and repair it

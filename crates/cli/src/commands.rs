@@ -19,6 +19,7 @@ mod policy;
 mod prune;
 mod recover;
 mod restore;
+mod server;
 mod show;
 mod take;
 mod vms;
@@ -50,6 +51,7 @@ pub fn run(args: Args, printer: Printer) -> Result<Exit> {
         Command::Check(args) => check::run(&context()?, args),
         Command::Copy(args) => copy::run(&context()?, args),
         Command::Key(args) => key::run(&context()?, args),
+        Command::Server(args) => server::run(&context()?, args),
         Command::Recover(args) => recover::run(&context()?, args),
         Command::Doctor(args) => doctor::run(&context()?, args),
         Command::Disk(args) => disk::run(&context()?, args),

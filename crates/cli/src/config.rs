@@ -41,6 +41,8 @@ pub struct RepositoryConfig {
     pub password_file: Option<AbsolutePath>,
     /// Command that prints its password.
     pub password_command: Option<String>,
+    /// The profile of the AWS files whose key and region are used.
+    pub aws_profile: Option<String>,
 }
 
 /// A path that means the same from everywhere.

@@ -14,9 +14,9 @@ use vrs_repository::{
 };
 use vrs_virtualbox::{LocateOptions, VBoxManage};
 
-use crate::access;
-use crate::args::{GlobalArgs, NewPasswordArgs, OtherPasswordArgs};
-use crate::config::{Config, Folders, RepositoryConfig};
+use crate::access::{self, Whose};
+use crate::args::{GlobalArgs, NewPasswordArgs, OtherArgs};
+use crate::config::{Config, ConfigError, Folders, RepositoryConfig};
 use crate::errors::{Error, Result};
 use crate::keyring;
 use crate::password::{self, Given, PasswordOptions, Source};
@@ -38,6 +38,7 @@ pub struct Context {
 struct Choice {
     location: Place,
     password: Source,
+    whose: Whose,
 }
 
 /// A location of one kind of repository or the other.
@@ -165,6 +166,37 @@ impl Context {
         })
     }
 
+    /// The folder of the repository, which must be one of this computer.
+    pub fn repository_folder(&self) -> Result<PathBuf> {
+        let location = self.choose(self.require_wanted()?)?.location;
+        let folder = match &location {
+            Place::Restic(location) => location.folder(),
+            Place::Borg(_) => None,
+        };
+        folder.map(Path::to_owned).ok_or_else(|| {
+            Error::usage(format!(
+                "{location} is no folder of this computer; run this where the repository lies, with its folder as --repo"
+            ))
+        })
+    }
+
+    /// The file with the repository's password, for who can ask nobody.
+    pub fn password_file(&self) -> Result<PathBuf> {
+        match self.choose(self.require_wanted()?)?.password {
+            Source::File(file) => Ok(absolute_path(&file)),
+            _ => Err(Error::usage(
+                "a service can ask nobody for the password; put it into a file that only its owner can read, and name that with --password-file",
+            )),
+        }
+    }
+
+    /// Where units of the user's systemd are.
+    pub fn user_units(&self) -> Result<PathBuf> {
+        let own = self.folders.config.as_deref();
+        let configurations = own.and_then(Path::parent).ok_or(ConfigError::NoHome)?;
+        Ok(configurations.join("systemd/user"))
+    }
+
     /// Opens the repository that the user named, else the one at `location`.
     pub fn repository_or(&self, location: &str) -> Result<Box<dyn SnapshotStore>> {
         self.open(self.wanted_repository().unwrap_or(location))
@@ -178,11 +210,8 @@ impl Context {
     }
 
     /// Opens another repository than the one that the command is about.
-    pub fn other_repository(
-        &self,
-        wanted: &str,
-        given: &OtherPasswordArgs,
-    ) -> Result<ResticRepository> {
+    pub fn other_repository(&self, wanted: &str, given: &OtherArgs) -> Result<ResticRepository> {
+        let profile = given.other_aws_profile.clone();
         let given = Given {
             file: given.other_password_file.clone(),
             command: given.other_password_command.clone(),
@@ -191,6 +220,10 @@ impl Context {
         let own = given.source().or_else(|| named.map(config_given)?.source());
         let mut choice = self.choose(wanted)?;
         choice.password = own.unwrap_or(choice.password);
+        choice.whose.is_second = true;
+        if let Some(profile) = profile {
+            choice.whose.aws_profile = Some(profile);
+        }
         Ok(self.open_restic(choice)?.0)
     }
 
@@ -221,16 +254,16 @@ impl Context {
 
     fn open_restic(&self, choice: Choice) -> Result<(ResticRepository, SecretString)> {
         let location = choice.location.require_restic()?;
-        let (secret, source) = choice
-            .password
-            .read(&location.to_string(), &self.interrupt)?;
         let mut options = OpenOptions::default();
-        options.access = self.access(Some(location))?;
+        options.access = self.access(Some(location), &choice.whose)?;
         options.cache_folder = self
             .folders
             .cache
             .clone()
             .filter(|_| !self.options.no_cache);
+        let (secret, source) = choice
+            .password
+            .read(&location.to_string(), &self.interrupt)?;
         let opened = ResticRepository::open(location, &reveal(&secret), &options);
         let repository = opened.map_err(|error| opening_failed(error, &source))?;
         self.save_if_asked(&location.to_string(), &secret);
@@ -244,38 +277,51 @@ impl Context {
             .ok_or_else(|| Error::usage("say with --repo where the repository is to be created"))?;
         let choice = self.choose(wanted)?;
         let location = choice.location.to_string();
-        let secret = choice.password.read_new(&location, &self.interrupt)?;
-        self.init(&choice.location, &reveal(&secret))?;
+        let secret = self.init(choice)?;
         self.save_if_asked(&location, &secret);
         Ok(location)
     }
 
-    fn init(&self, place: &Place, password: &Password) -> Result<()> {
-        let made = match place {
+    /// The password is asked for once everything else is known.
+    fn init(&self, choice: Choice) -> Result<SecretString> {
+        let name = choice.location.to_string();
+        let ask = || choice.password.read_new(&name, &self.interrupt);
+        let secret;
+        let made = match &choice.location {
             Place::Borg(location) => {
-                BorgRepository::init(location, password, &self.borg_options()?)
+                let options = self.borg_options()?;
+                secret = ask()?;
+                BorgRepository::init(location, &reveal(&secret), &options)
             }
             Place::Restic(location) => {
                 let mut options = InitOptions::default();
                 options.hostname = gethostname::gethostname().into_string().ok();
-                options.access = self.access(Some(location))?;
-                ResticRepository::init(location, password, &options)
+                options.access = self.access(Some(location), &choice.whose)?;
+                secret = ask()?;
+                ResticRepository::init(location, &reveal(&secret), &options)
             }
         };
-        Ok(made.map_err(vrs_engine::Error::from)?)
+        made.map_err(vrs_engine::Error::from)?;
+        Ok(secret)
     }
 
     fn borg_options(&self) -> Result<BorgOptions> {
         Ok(BorgOptions {
-            access: self.access(None)?,
+            access: self.access(None, &Whose::default())?,
             secret_variables: secret_variables().map(str::to_owned).collect(),
             base_folder: None,
         })
     }
 
-    fn access(&self, location: Option<&Location>) -> Result<Access> {
-        let home = self.folders.home.as_deref();
-        access::find(location, &self.options, &self.config, home, &self.interrupt)
+    fn access(&self, location: Option<&Location>, whose: &Whose) -> Result<Access> {
+        access::find(
+            location,
+            whose,
+            &self.options,
+            &self.config,
+            self.folders.home.as_deref(),
+            &self.interrupt,
+        )
     }
 
     fn choose(&self, wanted: &str) -> Result<Choice> {
@@ -284,6 +330,10 @@ impl Context {
         Ok(Choice {
             location: Place::parse(location)?,
             password: self.password_source(named),
+            whose: Whose {
+                aws_profile: named.and_then(|named| named.aws_profile.clone()),
+                is_second: false,
+            },
         })
     }
 
@@ -362,7 +412,8 @@ fn config_given(named: &RepositoryConfig) -> Given {
     }
 }
 
-fn secret_variables() -> impl Iterator<Item = &'static str> {
+/// The variables that hold secrets.
+pub fn secret_variables() -> impl Iterator<Item = &'static str> {
     password::VARIABLES.into_iter().chain(access::VARIABLES)
 }
 

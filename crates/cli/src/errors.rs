@@ -37,6 +37,9 @@ pub enum Error {
     /// What was asked for could not be written.
     #[error("could not write the result")]
     Output(#[from] io::Error),
+    /// A service must name the program that it runs.
+    #[error("the path of this program is unknown")]
+    NoProgram { source: io::Error },
     #[error("could not listen to Ctrl-C")]
     Signals(#[from] ctrlc::Error),
     /// The user said no.

@@ -21,6 +21,7 @@ pub mod policy;
 pub mod prune;
 pub mod recover;
 pub mod restore;
+pub mod server;
 pub mod show;
 pub mod snapshot;
 pub mod take;

@@ -97,10 +97,10 @@ fn months(
                 is_pinned: false,
                 is_migration: false,
             });
-            there = kept(there, rules, zone);
+            there = kept(there, rules, zone, time);
             next = time.checked_add(rhythm).ok().map(|time| (time, rhythm));
         }
-        there = kept(there, rules, zone);
+        there = kept(there, rules, zone, end.timestamp());
         months.push(MonthEnd {
             at: end.timestamp(),
             kept: there.iter().rev().map(|candidate| candidate.time).collect(),
@@ -109,9 +109,14 @@ fn months(
     months
 }
 
-fn kept(mut there: Vec<Candidate>, rules: &Rules, zone: &TimeZone) -> Vec<Candidate> {
+fn kept(
+    mut there: Vec<Candidate>,
+    rules: &Rules,
+    zone: &TimeZone,
+    now: Timestamp,
+) -> Vec<Candidate> {
     there.reverse();
-    let reasons = reasons(&there, rules, zone);
+    let reasons = reasons(&there, rules, zone, now);
     let mut reasons = reasons.iter();
     there.retain(|_| reasons.next().is_some_and(|reasons| !reasons.is_empty()));
     there.reverse();

@@ -392,6 +392,42 @@ pub enum Error {
         /// What is still wrong.
         what: String,
     },
+    /// A unit of systemd that somebody else wrote.
+    #[error(
+        "'{}' was not written by vrs, and is left as it is; move it away or remove it, then run this again",
+        path.display()
+    )]
+    ForeignUnit {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file with a password that others can read.
+    #[error(
+        "others than its owner can read the password file '{}'; run `chmod 600` on it first",
+        path.display()
+    )]
+    OpenSecret {
+        /// The file.
+        path: PathBuf,
+    },
+    /// `systemctl` failed.
+    #[error(
+        "systemd did not do it: `systemctl {command}`: {reason}; run this where systemd runs, as root or with --user, or write the units to a folder with --units"
+    )]
+    Systemd {
+        /// What it was asked.
+        command: String,
+        /// What it said.
+        reason: String,
+    },
+    /// A timer is not what it must be after it was started or stopped.
+    #[error("the timer '{timer}' {state}; `systemctl status '{timer}'` says more")]
+    TimerState {
+        /// The timer.
+        timer: String,
+        /// What it is.
+        state: String,
+    },
     /// A request that cannot be carried out as given.
     #[error("{message}")]
     Usage {

@@ -1,5 +1,5 @@
 //! The use cases of vrs: take, restore, clone, list, compare, edit, delete, prune,
-//! check, recover and doctor.
+//! check, recover, doctor and the services of a storage machine.
 //!
 //! Each that changes something makes a plan first, a value that can be shown; carrying it out
 //! writes the intent to a journal before the first change. The engine knows VirtualBox and the
@@ -32,6 +32,7 @@ pub mod recover;
 pub mod restore;
 pub mod retention;
 pub mod selection;
+pub mod server;
 pub mod snapshot;
 pub mod take;
 pub mod undo;

@@ -45,6 +45,57 @@ fn private_options() -> OpenOptions {
     options
 }
 
+/// Whose a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The user's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+}
+
+/// Whose a file or folder is, where the system knows owners.
+pub fn owner_of(path: &Path) -> Result<Option<Owner>> {
+    let metadata = fs::metadata(path).map_err(|error| Error::io("look at", path, error))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        Ok(Some(Owner {
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+        }))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = metadata;
+        Ok(None)
+    }
+}
+
+/// Refuses a file with a secret that others than its owner can read, where the system can tell.
+pub fn refuse_if_others_can_read(path: &Path) -> Result<()> {
+    let metadata = fs::metadata(path).map_err(|error| Error::io("look at", path, error))?;
+    #[cfg(unix)]
+    if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0 {
+        return Err(Error::OpenSecret {
+            path: path.to_owned(),
+        });
+    }
+    #[cfg(not(unix))]
+    let _ = metadata;
+    Ok(())
+}
+
+/// Lets everybody read a file that only its owner could, where the system knows owners.
+pub fn let_others_read(path: &Path) -> Result<()> {
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .map_err(|error| Error::io("change the mode of", path, error))?;
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
+}
+
 /// Makes the creation, renaming or removal of entries in a folder durable.
 pub fn sync_folder(folder: &Path) -> Result<()> {
     #[cfg(unix)]

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use vrs_progress::Progress;
 use vrs_repository::id::SnapshotId;
@@ -35,11 +36,11 @@ pub struct PrunePlan {
 }
 
 impl PrunePlan {
-    /// Judges the snapshots of a repository by a policy.
+    /// Judges the snapshots of a repository by a policy, as they are at the time `now`.
     ///
     /// # Errors
     /// When a snapshot could not be read: a rule would count the others wrongly.
-    pub fn make(catalog: &Catalog, policy: &Policy) -> Result<Self> {
+    pub fn make(catalog: &Catalog, policy: &Policy, now: Timestamp) -> Result<Self> {
         if let Some(reason) = catalog.unreadable.first() {
             return Err(Error::CannotJudge {
                 reason: reason.clone(),
@@ -48,7 +49,7 @@ impl PrunePlan {
         let zone = policy.zone()?;
         let judged = by_machine(&catalog.snapshots)
             .into_values()
-            .flat_map(|snapshots| judge(snapshots, policy, &zone));
+            .flat_map(|snapshots| judge(snapshots, policy, &zone, now));
         Ok(Self {
             judged: judged.collect(),
         })
@@ -98,12 +99,17 @@ pub(crate) fn by_machine(snapshots: &[Snapshot]) -> BTreeMap<MachineId, Vec<&Sna
     machines
 }
 
-fn judge(snapshots: Vec<&Snapshot>, policy: &Policy, zone: &TimeZone) -> Vec<Judged> {
+fn judge(
+    snapshots: Vec<&Snapshot>,
+    policy: &Policy,
+    zone: &TimeZone,
+    now: Timestamp,
+) -> Vec<Judged> {
     let Some(first) = snapshots.first() else {
         return Vec::new();
     };
     let candidates: Vec<Candidate> = snapshots.iter().map(|one| Candidate::from(*one)).collect();
-    let reasons = reasons(&candidates, policy.rules(first.machine), zone);
+    let reasons = reasons(&candidates, policy.rules(first.machine), zone, now);
     let judged = snapshots.iter().zip(reasons);
     judged
         .map(|(snapshot, reasons)| Judged {

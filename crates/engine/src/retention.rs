@@ -6,14 +6,16 @@
 //! snapshot that any rule keeps is kept.
 //!
 //! Beyond restic: without any rule everything is kept; pinned snapshots and the latest one are always
-//! kept, and so is one that a machine moved into.
+//! kept, and so is one that a machine moved into. A snapshot from the future is kept, too, and no rule
+//! counts it: the clock of its host was wrong, or somebody means to push the others out. So whatever is
+//! added, [`Rules::within`] keeps what is no older than it says.
 
 mod rules;
 
 use std::fmt;
 
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, Zoned};
+use jiff::{SignedDuration, Timestamp, Zoned};
 use serde::Serialize;
 
 use crate::snapshot::Snapshot;
@@ -30,6 +32,8 @@ pub enum Reason {
     Pinned,
     /// The machine moved into it and was not seen again since.
     OnItsWay,
+    /// It is from the future.
+    Future,
     /// It is the machine's latest.
     Latest,
     /// [`Rules::last`].
@@ -56,6 +60,7 @@ impl fmt::Display for Reason {
             Self::NoRule => "no rule",
             Self::Pinned => "pinned",
             Self::OnItsWay => "on its way",
+            Self::Future => "from the future",
             Self::Latest => "latest",
             Self::Last => "last",
             Self::Hourly => "hourly",
@@ -93,9 +98,35 @@ impl From<&Snapshot> for Candidate {
     }
 }
 
+/// By so much the clocks of computers may differ before a snapshot is one from the future.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_hours(1);
+
 /// Why each of a machine's snapshots is kept, which come latest first. No reason: it is not.
 #[must_use]
-pub fn reasons(candidates: &[Candidate], rules: &Rules, zone: &TimeZone) -> Vec<Vec<Reason>> {
+pub fn reasons(
+    candidates: &[Candidate],
+    rules: &Rules,
+    zone: &TimeZone,
+    now: Timestamp,
+) -> Vec<Vec<Reason>> {
+    let present = now.checked_add(CLOCK_TOLERANCE).unwrap_or(Timestamp::MAX);
+    let future = candidates.partition_point(|candidate| candidate.time > present);
+    let (future, present) = candidates.split_at_checked(future).unwrap_or_default();
+    let mut all: Vec<Vec<Reason>> = future.iter().map(reasons_of_future).collect();
+    all.extend(reasons_of_present(present, rules, zone));
+    all
+}
+
+fn reasons_of_future(candidate: &Candidate) -> Vec<Reason> {
+    let pinned = candidate.is_pinned.then_some(Reason::Pinned);
+    pinned.into_iter().chain([Reason::Future]).collect()
+}
+
+fn reasons_of_present(
+    candidates: &[Candidate],
+    rules: &Rules,
+    zone: &TimeZone,
+) -> Vec<Vec<Reason>> {
     let Some(latest) = candidates.first() else {
         return Vec::new();
     };
@@ -205,6 +236,8 @@ impl Bucket {
 mod tests {
     use super::*;
 
+    const NOW: &str = "2026-11-23T00:00:00Z";
+
     fn candidates(times: &[&str]) -> Vec<Candidate> {
         let candidate = |time: &&str| Candidate {
             time: time.parse().unwrap(),
@@ -216,7 +249,7 @@ mod tests {
     }
 
     fn kept(candidates: &[Candidate], rules: &Rules, zone: &TimeZone) -> Vec<bool> {
-        let reasons = reasons(candidates, rules, zone);
+        let reasons = reasons(candidates, rules, zone, NOW.parse().unwrap());
         reasons.iter().map(|reasons| !reasons.is_empty()).collect()
     }
 
@@ -277,5 +310,58 @@ mod tests {
         times[1].tags.pop();
         assert_eq!(kept(&times, &rules, &TimeZone::UTC), [true, false, true]);
         assert_eq!(kept(&times, &Rules::default(), &TimeZone::UTC), [true; 3]);
+    }
+
+    /// A host whose clock was years ahead, or whose key was stolen.
+    #[test]
+    fn snapshots_from_the_future_are_kept_and_push_no_others_out() {
+        let real = candidates(&[
+            "2026-11-22T12:00:00Z",
+            "2026-11-20T12:00:00Z",
+            "2026-11-02T12:00:00Z",
+        ]);
+        let rules = [
+            Rules {
+                within: Some("1m".parse().unwrap()),
+                ..Rules::default()
+            },
+            Rules {
+                last: Some(Count::Of(3)),
+                ..Rules::default()
+            },
+            Rules {
+                yearly: Some(Count::Of(1)),
+                last: Some(Count::Of(2)),
+                ..Rules::default()
+            },
+        ];
+        for rules in rules {
+            let before = kept(&real, &rules, &TimeZone::UTC);
+            let mut all = candidates(&[
+                "2099-01-02T00:00:00Z",
+                "2028-01-01T00:00:00Z",
+                "2026-11-23T02:00:00Z",
+            ]);
+            all.extend(real.iter().cloned());
+            let after = kept(&all, &rules, &TimeZone::UTC);
+            assert_eq!(after, [&[true; 3], before.as_slice()].concat(), "{rules}");
+        }
+    }
+
+    #[test]
+    fn what_is_young_is_kept_within_however_many_are_added() {
+        let rules = Rules {
+            within: Some("30d".parse().unwrap()),
+            ..Rules::default()
+        };
+        let real = candidates(&["2026-11-20T12:00:00Z", "2026-10-25T12:00:00Z"]);
+        let now: Timestamp = NOW.parse().unwrap();
+        // At every minute, an hour into the future.
+        let fakes = (-1440..=60).rev().map(|minutes| Candidate {
+            time: now + SignedDuration::from_mins(minutes),
+            ..real[0].clone()
+        });
+        let all: Vec<Candidate> = fakes.chain(real.iter().cloned()).collect();
+        assert!(kept(&all, &rules, &TimeZone::UTC).iter().all(|kept| *kept));
     }
 }

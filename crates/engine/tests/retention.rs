@@ -129,7 +129,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let _store = repository(&folder.path().join("repository"), &snapshots);
         for rules in all_rules {
-            let reasons = reasons(&snapshots, &rules, &TimeZone::UTC);
+            let reasons = reasons(&snapshots, &rules, &TimeZone::UTC, Timestamp::MAX);
             let kept = snapshots.iter().zip(reasons).filter(|(_, reasons)| !reasons.is_empty());
             let kept: BTreeSet<Timestamp> = kept.map(|(snapshot, _)| snapshot.time).collect();
             let mut restic = kept_by_restic(&folder.path().join("repository"), &rules);

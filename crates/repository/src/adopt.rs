@@ -11,11 +11,13 @@ use jiff::Timestamp;
 use rustic_core::FileType;
 use vrs_progress::Progress;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::PackId;
 use crate::index::{IndexPack, LoadedIndex};
 use crate::lock::SharedLock;
 use crate::pack::read_header;
+use crate::parallel;
+use crate::prune;
 use crate::repository::ResticRepository;
 use crate::sink::Sink;
 
@@ -37,9 +39,27 @@ pub(crate) fn start<'a>(
         progress.warn(unreadable);
     }
     let mut sink = Sink::new(repository, progress, lock, Arc::clone(&loaded));
+    look_after_killed(&sink, repository, &loaded)?;
     adopt(&sink, repository, &loaded, &packs)?;
     sink.build_on(repository.index()?, &packs);
     Ok(sink)
+}
+
+/// A take that was killed when its snapshot had just appeared, while a prune that was killed, too, marked
+/// what it needs, leaves a snapshot that cannot be restored. Locks tell that there was such a kill.
+fn look_after_killed(
+    sink: &Sink<'_>,
+    repository: &ResticRepository,
+    loaded: &LoadedIndex,
+) -> Result<()> {
+    if sink.lock.follows_a_kill() && !loaded.marks.is_empty() {
+        match prune::take_back(repository, sink) {
+            // Damage is named by a check, and keeps nobody from taking a snapshot.
+            Err(error) if error.kind() == ErrorKind::Damaged => {}
+            taken_back => taken_back?,
+        }
+    }
+    sink.lock.clear()
 }
 
 /// Indexes what no index file names.
@@ -73,26 +93,41 @@ fn adopt_batch(
     batch: &[(PackId, u32)],
 ) -> Result<Vec<IndexPack>> {
     let mut entries = Vec::new();
-    for (id, size_bytes) in batch {
-        if sink.progress.interrupted() {
-            return Err(Error::Interrupted);
-        }
-        let read = |offset, length| repository.backend.read_pack(*id, offset, length);
-        match read_header(&repository.key, *size_bytes, read) {
-            Ok(Some(blobs)) => entries.push(IndexPack {
-                id: *id,
-                blobs,
-                time: Some(Timestamp::now()),
-                size: Some(*size_bytes),
-            }),
-            Ok(None) | Err(Error::DamagedObject { .. }) => {
-                sink.progress.warn(&format!(
-                    "pack {} is incomplete and in no index; it is not used",
-                    id.short()
-                ));
-            }
-            Err(error) => return Err(error),
-        }
-    }
+    parallel::each(
+        repository.backend.connections(),
+        batch.iter().map(|pack| Ok(*pack)),
+        || Ok(()),
+        |(), (id, size_bytes)| adopted(sink, repository, id, size_bytes),
+        |entry| entries.extend(entry),
+    )?;
     Ok(entries)
+}
+
+/// A pack as its own header describes it. None: it is incomplete.
+fn adopted(
+    sink: &Sink<'_>,
+    repository: &ResticRepository,
+    id: PackId,
+    size_bytes: u32,
+) -> Result<Option<IndexPack>> {
+    if sink.progress.interrupted() {
+        return Err(Error::Interrupted);
+    }
+    let read = |offset, length| repository.backend.read_pack(id, offset, length);
+    match read_header(&repository.key, size_bytes, read) {
+        Ok(Some(blobs)) => Ok(Some(IndexPack {
+            id,
+            blobs,
+            time: Some(Timestamp::now()),
+            size: Some(size_bytes),
+        })),
+        Ok(None) | Err(Error::DamagedObject { .. }) => {
+            sink.progress.warn(&format!(
+                "pack {} is incomplete and in no index; it is not used",
+                id.short()
+            ));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }

@@ -16,12 +16,13 @@ use vrs_progress::{Counter, Phase, Progress};
 use crate::blob::unseal;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId, SnapshotId};
-use crate::index::{BlobLocation, Index, LoadedIndex, PackEntry, PackNumber};
+use crate::index::{BlobLocation, Index, IndexPack, LoadedIndex, PackEntry, PackNumber};
 use crate::keys::read_key_file;
 use crate::pack::read_header;
 use crate::parallel;
 use crate::repository::{ResticRepository, whole_text};
 use crate::store::{CheckOptions, CheckReport, Loss};
+use crate::survival::{holds, marked_packs};
 use crate::tree_text::{FoundChunks, FoundNode};
 
 /// Packs of this program are smaller; rustic makes larger ones.
@@ -39,7 +40,7 @@ pub(crate) struct Check<'a> {
     bad_packs: HashSet<PackNumber>,
     bad_copies: HashSet<BadCopy>,
     /// Packs with anything wrong about them.
-    pub(crate) flawed_packs: HashSet<PackNumber>,
+    flawed_packs: HashSet<PackNumber>,
     /// What is lost below the trees that were looked at.
     known: HashMap<ChunkId, Losses>,
     /// What snapshots need and no sound pack holds.
@@ -71,7 +72,15 @@ impl ResticRepository {
         options: CheckOptions,
         progress: &dyn Progress,
     ) -> Result<CheckReport> {
-        Ok(Check::run(self, options, progress)?.report)
+        let mut check = Check::run(self, options, progress)?;
+        if !check.marked_but_needed()?.is_empty() {
+            check.report.errors.push(
+                "a prune and a take were both killed, and what the snapshot needs is only marked; \
+                 the next take, prune or repair takes it back"
+                    .to_owned(),
+            );
+        }
+        Ok(check.report)
     }
 }
 
@@ -104,6 +113,23 @@ impl<'a> Check<'a> {
 }
 
 impl Check<'_> {
+    /// Packs with anything wrong about them.
+    pub(crate) fn flawed(&self) -> Vec<(PackNumber, PackEntry)> {
+        let numbered = |number: &PackNumber| Some((*number, self.loaded.index.pack(*number)?));
+        self.flawed_packs.iter().filter_map(numbered).collect()
+    }
+
+    /// Marked packs that hold what no other pack has.
+    pub(crate) fn marked_but_needed(&self) -> Result<Vec<IndexPack>> {
+        if self.lost.is_empty() || self.loaded.marks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let present: BTreeMap<PackId, u32> = self.repository.backend.list(FileType::Pack)?;
+        marked_packs(self.repository, &self.loaded, |mark, pack| {
+            present.contains_key(&mark.pack) && holds(pack, &self.lost)
+        })
+    }
+
     /// Reports what is wrong, unless it is only that the storage cannot be reached.
     fn error(&mut self, error: Error) -> Result<()> {
         if error.is_of_whole_storage() {

@@ -139,6 +139,11 @@ impl BlobLocation {
         self.raw_and_flag & !COMPRESSED_FLAG
     }
 
+    /// Where it is: the number of the pack, and the offset.
+    pub(crate) const fn place(&self) -> (usize, u32) {
+        (self.pack.place(), self.offset)
+    }
+
     pub(crate) const fn is_compressed(&self) -> bool {
         self.raw_and_flag & COMPRESSED_FLAG != 0
     }

@@ -16,10 +16,11 @@ use serde::{Deserialize, Serialize};
 use crate::backend::Kind;
 use crate::error::{Error, Result};
 use crate::object::Vault;
-use crate::parallel::lock;
+use crate::parallel::{self, lock};
 use crate::platform;
 
 const STALE_AFTER: SignedDuration = SignedDuration::from_mins(30);
+const FARTHEST_AHEAD: SignedDuration = SignedDuration::from_hours(24);
 const RENEW_AFTER: SignedDuration = SignedDuration::from_mins(5);
 
 /// A lock file as JSON.
@@ -51,10 +52,9 @@ enum Purpose {
 
 impl Purpose {
     fn is_hindered_by(self, file: &LockFile) -> bool {
-        let is_ours = file.program.as_deref() == Some(OURS);
         match self {
-            Self::Adding => file.exclusive && !is_ours,
-            Self::Pruning => file.exclusive || !is_ours,
+            Self::Adding => file.exclusive && !file.is_ours(),
+            Self::Pruning => file.exclusive || !file.is_ours(),
         }
     }
 }
@@ -64,6 +64,8 @@ pub(crate) struct SharedLock<'a> {
     vault: Vault<'a>,
     purpose: Purpose,
     held: Mutex<Held>,
+    /// Stale locks of vrs that were there before: of processes that were killed.
+    left: Mutex<Vec<Id>>,
 }
 
 struct Held {
@@ -83,13 +85,14 @@ impl<'a> SharedLock<'a> {
     }
 
     fn acquire_for(vault: Vault<'a>, purpose: Purpose) -> Result<Self> {
-        refuse(vault, purpose, None)?;
+        let left = refuse(vault, purpose, None)?;
         let since = Timestamp::now();
         let id = write(vault, purpose, since)?;
         let held = Self {
             vault,
             purpose,
             held: Mutex::new(Held { id, since }),
+            left: Mutex::new(left),
         };
         // Another program may have locked at the same moment; dropping ours is the way back.
         refuse(vault, purpose, Some(id))?;
@@ -99,8 +102,19 @@ impl<'a> SharedLock<'a> {
     /// Whether somebody else is using the repository and said so.
     pub(crate) fn has_company(&self) -> Result<bool> {
         let own = lock(&self.held).id;
-        let others = living(self.vault)?;
+        let others = Present::look(self.vault)?.living;
         Ok(others.iter().any(|(id, _)| *id != own))
+    }
+
+    /// Whether a vrs was killed while it held a lock, and nobody has looked after that since.
+    pub(crate) fn follows_a_kill(&self) -> bool {
+        !lock(&self.left).is_empty()
+    }
+
+    /// Removes what killed ones left, after what they may have left undone was looked after.
+    pub(crate) fn clear(&self) -> Result<()> {
+        let left = std::mem::take(&mut *lock(&self.left));
+        left.into_iter().try_for_each(|id| remove(self.vault, id))
     }
 
     /// Keeps the lock from becoming stale.
@@ -123,9 +137,11 @@ impl Drop for SharedLock<'_> {
     }
 }
 
-/// Removes a lock, unless somebody else has done so.
+/// Removes a lock, unless somebody else has done so. Where nothing may be removed it stays until it is
+/// stale, which harms nobody.
 fn remove(vault: Vault<'_>, id: Id) -> Result<()> {
     match vault.backend.remove(Kind::Lock, id) {
+        Err(Error::NotPermitted { .. }) => Ok(()),
         Err(_) if is_gone(vault, id) => Ok(()),
         outcome => outcome,
     }
@@ -150,32 +166,50 @@ fn write(vault: Vault<'_>, purpose: Purpose, time: Timestamp) -> Result<Id> {
     Ok(id)
 }
 
-/// Refuses to go on beside a lock that hinders it.
-fn refuse(vault: Vault<'_>, purpose: Purpose, own: Option<Id>) -> Result<()> {
-    let hindrance = living(vault)?
+/// Refuses to go on beside a lock that hinders it. Returns what killed processes of vrs left.
+fn refuse(vault: Vault<'_>, purpose: Purpose, own: Option<Id>) -> Result<Vec<Id>> {
+    let Present { living, left } = Present::look(vault)?;
+    let hindrance = living
         .into_iter()
         .find(|(id, file)| Some(*id) != own && purpose.is_hindered_by(file));
-    hindrance.map_or(Ok(()), |(_, file)| {
+    hindrance.map_or(Ok(left), |(_, file)| {
         let (location, holder) = (vault.backend.location().to_owned(), file.holder());
         Err(Error::Locked { location, holder })
     })
 }
 
-/// All locks that count. Those that ended processes of this host left are removed.
-fn living(vault: Vault<'_>) -> Result<Vec<(Id, LockFile)>> {
-    let mut living = Vec::new();
-    for id in vault.backend.list::<Id>(Kind::Lock)?.into_keys() {
-        // A lock that is gone, or no lock at all, holds nobody back.
-        let Some(file) = read(vault, id)? else {
-            continue;
-        };
-        if !file.is_stale() {
-            living.push((id, file));
-        } else if file.is_of_ended_process() {
-            remove(vault, id)?;
-        }
+/// The locks that are there.
+#[derive(Default)]
+struct Present {
+    /// Those that count.
+    living: Vec<(Id, LockFile)>,
+    /// Stale ones of vrs.
+    left: Vec<Id>,
+}
+
+impl Present {
+    /// Those that other programs on this host left when they ended are removed.
+    fn look(vault: Vault<'_>) -> Result<Self> {
+        let mut present = Self::default();
+        let ids = vault.backend.list::<Id>(Kind::Lock)?.into_keys();
+        parallel::each(
+            vault.backend.connections(),
+            ids.map(Ok),
+            || Ok(()),
+            |(), id| Ok((id, read(vault, id)?)),
+            // A lock that is gone, or no lock at all, holds nobody back.
+            |(id, file)| match file {
+                Some(file) if !file.is_stale() => present.living.push((id, file)),
+                Some(file) if file.is_ours() => present.left.push(id),
+                Some(file) if file.is_of_ended_process() => {
+                    // One that stays is stale all the same.
+                    let _ = remove(vault, id);
+                }
+                _ => {}
+            },
+        )?;
+        Ok(present)
     }
-    Ok(living)
 }
 
 fn read(vault: Vault<'_>, id: Id) -> Result<Option<LockFile>> {
@@ -188,8 +222,18 @@ fn read(vault: Vault<'_>, id: Id) -> Result<Option<LockFile>> {
 }
 
 impl LockFile {
+    fn is_ours(&self) -> bool {
+        self.program.as_deref() == Some(OURS)
+    }
+
     fn is_stale(&self) -> bool {
-        Timestamp::now().duration_since(self.time) > STALE_AFTER || self.is_of_ended_process()
+        !self.is_credible(Timestamp::now()) || self.is_of_ended_process()
+    }
+
+    /// Whether it is recent, and not from a future so far that nobody would ever outwait it.
+    fn is_credible(&self, now: Timestamp) -> bool {
+        let age = now.duration_since(self.time);
+        age <= STALE_AFTER && age >= -FARTHEST_AHEAD
     }
 
     fn is_of_ended_process(&self) -> bool {
@@ -207,5 +251,31 @@ impl LockFile {
             ..
         } = self;
         format!("process {pid} of {username} on {hostname} since {time:.0}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_of_a_wrong_clock_keeps_nobody_out_for_years() {
+        let now: Timestamp = "2026-11-26T12:00:00Z".parse().unwrap();
+        let is_credible = |time: &str| {
+            let file = LockFile {
+                time: time.parse().unwrap(),
+                exclusive: true,
+                hostname: "elsewhere".to_owned(),
+                username: String::new(),
+                pid: 1,
+                program: None,
+            };
+            file.is_credible(now)
+        };
+        assert!(is_credible("2026-11-26T11:31:00Z"));
+        assert!(!is_credible("2026-11-26T11:29:00Z"));
+        // Clocks may differ by some hours.
+        assert!(is_credible("2026-11-26T18:00:00Z"));
+        assert!(!is_credible("2029-01-01T00:00:00Z"));
     }
 }

@@ -235,6 +235,40 @@ mod system {
 }
 
 #[cfg(target_os = "linux")]
+mod parent {
+    use super::Command;
+    use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
+
+    /// Has a program that is to be started end when the thread that starts it ends, also by being killed.
+    pub(crate) fn end_with_starter(command: &mut Command) {
+        let starter = getpid();
+        let ask = move || {
+            set_parent_process_death_signal(Some(Signal::TERM))?;
+            // Too late if the starter is gone already.
+            if getppid() == Some(starter) {
+                return Ok(());
+            }
+            Err(rustix::io::Errno::SRCH.into())
+        };
+        #[allow(unsafe_code)]
+        // SAFETY: `ask` makes system calls only and neither allocates nor locks.
+        unsafe {
+            std::os::unix::process::CommandExt::pre_exec(command, ask);
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod parent {
+    use super::Command;
+
+    /// Not known to be possible here.
+    pub(crate) fn end_with_starter(_command: &mut Command) {}
+}
+
+pub(crate) use parent::end_with_starter;
+
+#[cfg(target_os = "linux")]
 mod holes {
     use super::{File, io};
     use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};

@@ -8,7 +8,8 @@
 //!
 //! Order: remove what is due, copy, write new index files, remove those that they replace. At every
 //! moment each chunk in use is in a pack that an index file names, so that being killed anywhere costs
-//! nothing but work. Memory: the index, one bit a blob, 40 bytes a pack, and the packs in hand.
+//! nothing but work. A copy of a chunk that an index file only claims to exist displaces no real one, see
+//! `staying`. Memory: the index, one bit a blob, 40 bytes a pack, and the packs in hand.
 //!
 //! Refused: a repository with an unreadable index file or snapshot, or with a needed chunk missing.
 //! Removing anything might then take away what repairs it.
@@ -16,9 +17,10 @@
 mod fate;
 mod repack;
 mod rewrite;
+mod staying;
 mod usage;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use jiff::SignedDuration;
@@ -46,6 +48,8 @@ struct Scene<'a> {
     loaded: Arc<LoadedIndex>,
     present: BTreeMap<PackId, u32>,
     usage: Usage,
+    /// Copies that turned out to be none, by their place in the index.
+    worthless: HashSet<(usize, u32)>,
     /// Packs written since then are left alone, for a snapshot in the making may need them.
     young_after: jiff::Timestamp,
 }
@@ -59,14 +63,14 @@ pub(crate) fn plan(
 ) -> Result<PruneStats> {
     let mut snapshots = snapshots_of(repository)?;
     snapshots.retain(|id| !without.contains(id));
-    let scene = Scene::look(repository, options, snapshots, progress)?;
+    let mut scene = Scene::look(repository, options, snapshots, progress)?;
     let mut recovered_bytes = 0;
     if !scene.usage.missing.is_empty() {
         let needed = scene.needed_marked_packs()?;
         scene.require_found(&needed)?;
         recovered_bytes = needed.iter().map(|pack| u64::from(pack.size_bytes())).sum();
     }
-    let fates = Fates::decide(&scene);
+    let fates = staying::decide(&mut scene)?;
     scene.require_nothing_lost(&fates)?;
     let mut stats = fates.stats;
     stats.recovered_bytes = recovered_bytes;
@@ -94,7 +98,7 @@ pub(crate) fn run(
     let (mut scene, mut recovered_bytes) =
         look_until_complete(repository, options, progress, &sink, |all| all)?;
     scene.leave_alone(young);
-    let mut fates = Fates::decide(&scene);
+    let mut fates = staying::decide(&mut scene)?;
     scene.require_nothing_lost(&fates)?;
     let gone = remove_due(&scene, &sink, &mut fates.stats)?;
     repack::run(&scene, &sink, &mut fates)?;
@@ -108,7 +112,14 @@ pub(crate) fn run(
     let (_, more) = look_until_complete(repository, options, progress, &sink, new)?;
     recovered_bytes = recovered_bytes.saturating_add(more);
     fates.stats.recovered_bytes = recovered_bytes;
+    sink.lock.clear()?;
     Ok(fates.stats)
+}
+
+/// Takes marked packs back that snapshots need.
+pub(crate) fn take_back(repository: &ResticRepository, sink: &Sink<'_>) -> Result<()> {
+    let options = PruneOptions::default();
+    look_until_complete(repository, &options, sink.progress, sink, |all| all).map(drop)
 }
 
 /// Writes the index anew without some packs that are no use. Those whose files are there are marked as if
@@ -221,6 +232,7 @@ impl<'a> Scene<'a> {
             loaded,
             present,
             usage,
+            worthless: HashSet::new(),
             young_after: jiff::Timestamp::MIN,
         };
         scene.leave_alone(repository.options.grace);

@@ -16,7 +16,7 @@ use crate::blob::{Sealer, unseal};
 use crate::check::Check;
 use crate::crypto::hash;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{ChunkId, PackId};
+use crate::id::{ChunkId, IndexId, PackId};
 use crate::index::{LoadedIndex, PackEntry, PackedBlob};
 use crate::lock::SharedLock;
 use crate::pack::SealedBlob;
@@ -35,17 +35,14 @@ pub(crate) fn run(
     let mut done = Vec::new();
     replace_index_files(repository, &sink, &mut done)?;
     remove_snapshots(repository, progress, &mut done)?;
-    let check = Check::run(repository, options, progress)?;
+    let check = take_back(repository, options, &sink, &mut done)?;
     let mut flawed: Vec<PackEntry> = Vec::new();
     let mut blobs = check.loaded.index.blobs_by_pack();
-    for number in &check.flawed_packs {
-        let Some(pack) = check.loaded.index.pack(*number) else {
-            continue;
-        };
+    for (number, pack) in check.flawed() {
         if progress.interrupted() {
             return Err(Error::Interrupted);
         }
-        let blobs = blobs.remove(number).unwrap_or_default();
+        let blobs = blobs.remove(&number).unwrap_or_default();
         let kept = salvage(repository, &sink, pack, &blobs)?;
         done.push(format!(
             "pack {} was given up; {kept} of {} chunks in it are kept",
@@ -59,7 +56,32 @@ pub(crate) fn run(
         let packs = flawed.iter().map(|pack| (pack.id, pack.size_bytes));
         prune::drop_packs(repository, packs.collect(), &sink)?;
     }
+    sink.lock.clear()?;
     Ok(done)
+}
+
+/// Takes back what is only marked and needed, as two killed processes can leave it.
+fn take_back<'a>(
+    repository: &'a ResticRepository,
+    options: CheckOptions,
+    sink: &Sink<'a>,
+    done: &mut Vec<String>,
+) -> Result<Check<'a>> {
+    loop {
+        let check = Check::run(repository, options, sink.progress)?;
+        let needed = check.marked_but_needed()?;
+        if needed.is_empty() {
+            return Ok(check);
+        }
+        done.extend(needed.iter().map(|pack| {
+            format!(
+                "pack {} was marked to be removed, and is taken back",
+                pack.id
+            )
+        }));
+        // A folder list in it may name more.
+        sink.write_index_of(needed)?;
+    }
 }
 
 fn locked_sink<'a>(
@@ -85,14 +107,29 @@ fn replace_index_files(
     }
     let packs: BTreeMap<PackId, u32> = repository.backend.list(FileType::Pack)?;
     adopt(sink, repository, loaded, &packs)?;
-    for id in &loaded.files {
-        if is_damaged(repository, FileType::Index, (*id).into())? {
-            sink.progress.step("remove index");
-            repository.backend.remove(FileType::Index, *id)?;
-            done.push(format!("index {id} was damaged and is written anew"));
-        }
+    for id in damaged_index_files(repository, loaded)? {
+        sink.progress.step("remove index");
+        repository.backend.remove(FileType::Index, id)?;
+        done.push(format!("index {id} was damaged and is written anew"));
     }
     Ok(())
+}
+
+fn damaged_index_files(
+    repository: &ResticRepository,
+    loaded: &LoadedIndex,
+) -> Result<Vec<IndexId>> {
+    let mut damaged = Vec::new();
+    for id in loaded
+        .files
+        .iter()
+        .filter(|_| !loaded.unreadable.is_empty())
+    {
+        if is_damaged(repository, FileType::Index, (*id).into())? {
+            damaged.push(*id);
+        }
+    }
+    Ok(damaged)
 }
 
 fn remove_snapshots(
@@ -100,20 +137,28 @@ fn remove_snapshots(
     progress: &dyn Progress,
     done: &mut Vec<String>,
 ) -> Result<()> {
+    for id in damaged_snapshots(repository)? {
+        progress.step("remove snapshot");
+        repository.backend.remove(FileType::Snapshot, id)?;
+        done.push(format!(
+            "snapshot {id} was damaged beyond use and is removed"
+        ));
+    }
+    Ok(())
+}
+
+fn damaged_snapshots(repository: &ResticRepository) -> Result<Vec<Id>> {
+    let mut damaged = Vec::new();
     for id in repository
         .backend
         .list::<Id>(FileType::Snapshot)?
         .into_keys()
     {
         if is_damaged(repository, FileType::Snapshot, id)? {
-            progress.step("remove snapshot");
-            repository.backend.remove(FileType::Snapshot, id)?;
-            done.push(format!(
-                "snapshot {id} was damaged beyond use and is removed"
-            ));
+            damaged.push(id);
         }
     }
-    Ok(())
+    Ok(damaged)
 }
 
 /// Whether an object was read and is not what it was. One that cannot be read may be sound.
@@ -158,6 +203,39 @@ fn salvage(
 }
 
 impl ResticRepository {
+    /// What a repair would do, one text each. Changes nothing. What is found only behind a damaged index file
+    /// is not known before that is written anew.
+    pub fn plan_repair(
+        &self,
+        options: CheckOptions,
+        progress: &dyn Progress,
+    ) -> Result<Vec<String>> {
+        let loaded = self.index()?;
+        let mut planned: Vec<String> = damaged_index_files(self, &loaded)?
+            .iter()
+            .map(|id| format!("index {id} is damaged and would be written anew"))
+            .collect();
+        planned.extend(
+            damaged_snapshots(self)?
+                .iter()
+                .map(|id| format!("snapshot {id} is damaged beyond use and would be removed")),
+        );
+        let check = Check::run(self, options, progress)?;
+        planned.extend(check.marked_but_needed()?.iter().map(|pack| {
+            format!(
+                "pack {} is marked to be removed, and would be taken back",
+                pack.id
+            )
+        }));
+        planned.extend(check.flawed().iter().map(|(_, pack)| {
+            format!(
+                "pack {} would be given up; what is sound of it is kept",
+                pack.id
+            )
+        }));
+        Ok(planned)
+    }
+
     /// Fetches what snapshots need and this repository lost from another one that has it, for example
     /// its copy. Returns how many chunks that were. What the other does not have stays lost.
     pub fn fetch_missing(&self, source: &Self, progress: &dyn Progress) -> Result<u64> {

@@ -66,8 +66,11 @@ pub(crate) fn require_still(
 ) -> Result<()> {
     match require(repository, needed) {
         Err(gone @ Error::PrunedMeanwhile { .. }) => {
-            repository.backend.remove(FileType::Snapshot, *snapshot)?;
-            Err(gone)
+            match repository.backend.remove(FileType::Snapshot, *snapshot) {
+                // It stays, and a check tells what it lacks.
+                Ok(()) | Err(Error::NotPermitted { .. }) => Err(gone),
+                Err(error) => Err(error),
+            }
         }
         // That it could not be looked at does not mean that anything is gone.
         _ => Ok(()),

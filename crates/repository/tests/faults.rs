@@ -17,8 +17,9 @@ use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::*;
+use jiff::{SignedDuration, Timestamp};
 use vrs_progress::{Counter, NoProgress, Phase, Progress};
-use vrs_repository::store::{Chunking, FileSource};
+use vrs_repository::store::{CheckOptions, Chunking, FileSource, PruneOptions};
 use vrs_repository::{
     Access, ErrorKind, InitOptions, Interrupted, Location, ResticRepository, SnapshotStore,
 };
@@ -339,4 +340,68 @@ fn a_file_that_changes_while_it_is_read_is_not_stored() {
     let (id, stats) = ingest.commit(&label()).unwrap();
     assert_eq!((stats.files, repository.files(&id).unwrap().len()), (1, 1));
     assert_eq!(check(&repository).errors, Vec::<String>::new());
+}
+
+/// What finds a snapshot whose take was killed when it had just appeared, while a prune that was killed,
+/// too, marked what it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finder {
+    Take,
+    Prune,
+    Repair,
+}
+
+#[rstest::rstest]
+fn what_two_killed_processes_left_marked_is_taken_back(
+    #[values(Finder::Take, Finder::Prune, Finder::Repair)] finder: Finder,
+) {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.open();
+    let sources = inputs(sandbox.folder.path());
+    let id = take(&repository, &sources).id;
+    let object = sandbox.repository_folder().join(format!("snapshots/{id}"));
+    let content = std::fs::read(&object).unwrap();
+    repository.delete(&[id], &NoProgress).unwrap();
+    let options = PruneOptions {
+        now: Timestamp::now() + SignedDuration::from_hours(25),
+        ..PruneOptions::default()
+    };
+    let stats = repository.prune(&options, &NoProgress).unwrap();
+    assert!(stats.marked_bytes > 400_000, "{stats:?}");
+    // Just as if the snapshot had appeared now, and leaves the lock of a killed take.
+    assert!(!child("take", sandbox.folder.path(), 2).success());
+    std::fs::write(&object, content).unwrap();
+    assert_eq!(sandbox.objects("locks").len(), 1);
+    let report = check(&repository);
+    let explained = report
+        .errors
+        .iter()
+        .any(|text| text.contains("is only marked"));
+    assert!(explained, "{:?}", report.errors);
+
+    match finder {
+        Finder::Take => {
+            let other = sandbox.write("other", &noise(9, 5000));
+            take(&repository, &[source("other", &other, GRID)]);
+        }
+        Finder::Prune => drop(
+            repository
+                .prune(&PruneOptions::default(), &NoProgress)
+                .unwrap(),
+        ),
+        Finder::Repair => {
+            // A folder list that is only marked hides what else is.
+            let planned = repository.plan_repair(CheckOptions::default(), &NoProgress);
+            assert!(planned.unwrap()[0].contains("would be taken back"));
+            let done = repository
+                .repair(&CheckOptions::default(), &NoProgress)
+                .unwrap();
+            assert!(done.iter().all(|text| text.contains("is taken back")));
+        }
+    }
+    assert_eq!(check(&repository).errors, Vec::<String>::new());
+    let out = sandbox.path("out");
+    restore(&repository, &request(id, &[("disk", &out)]));
+    assert!(std::fs::read(out).unwrap() == noise(1, 300_000));
+    assert!(sandbox.objects("locks").is_empty());
 }

@@ -189,3 +189,94 @@ fn a_part_of_the_data_is_read_and_another_the_next_time() {
     read.dedup();
     assert!(read.len() > 1, "always the same part");
 }
+
+/// Everything a repair mends, at once: a rotten pack, a damaged index file and a damaged snapshot.
+fn damage(sandbox: &Sandbox) {
+    let repository = sandbox.open();
+    let disk = sandbox.write("disk", &noise(1, 512 + 40 * 4096));
+    let gone = take(&repository, &[source("m/disk", &disk, GRID)]);
+    let other = sandbox.write("other", &noise(2, 512 + 40 * 4096));
+    let sources = [
+        source("m/disk", &disk, GRID),
+        source("m/other", &other, GRID),
+    ];
+    take(&repository, &sources);
+    rot(&data_pack(sandbox));
+    rot(&sandbox.objects("index").into_keys().next().unwrap());
+    let name = gone.id.to_string();
+    rot(&sandbox.repository_folder().join("snapshots").join(name));
+}
+
+#[test]
+fn a_plan_says_what_a_repair_will_do_and_does_nothing() {
+    let sandbox = Sandbox::new();
+    damage(&sandbox);
+    let repository = sandbox.open();
+    let objects = || ["data", "index", "snapshots", "locks"].map(|kind| sandbox.objects(kind));
+    let before = objects();
+    let everything = CheckOptions::everything();
+    let planned = repository.plan_repair(everything, &NoProgress).unwrap();
+    assert_eq!(objects(), before);
+    for sign in ["would be written anew", "would be removed"] {
+        let count = planned.iter().filter(|text| text.contains(sign)).count();
+        assert_eq!(count, 1, "{planned:?}");
+    }
+    repair(&repository);
+    assert_eq!(
+        repository.plan_repair(everything, &NoProgress).unwrap(),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_repair_killed_at_any_step_is_finished_by_the_next() {
+    let sandbox_of = |scene: &std::path::Path| {
+        let mut sandbox = Sandbox::new();
+        sandbox.scene = Some(scene.to_path_buf());
+        sandbox
+    };
+    let crashes = vrs_testkit::run_at_every_step(
+        "a_repair_killed_at_any_step_is_finished_by_the_next",
+        |scene| {
+            let sandbox = sandbox_of(scene);
+            vrs_testkit::make_repository(&sandbox.repository_folder());
+            damage(&sandbox);
+        },
+        |scene, progress| {
+            let repository = sandbox_of(scene).open();
+            let done = repository.repair(&CheckOptions::everything(), progress);
+            assert!(done.unwrap().len() >= 3);
+        },
+        |scene, crash| {
+            let sandbox = sandbox_of(scene);
+            let repository = sandbox.open();
+            repair(&repository);
+            // Only the rotten chunk is lost, of one file, and the next take brings it back.
+            let lost = check(&repository).losses;
+            let ranges: Vec<_> = lost.iter().flat_map(|loss| &loss.ranges).collect();
+            let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+            assert!(bytes <= 4096, "{crash:?}: {lost:?}");
+            let names = ["disk", "other"];
+            let files = names.map(|name| (format!("m/{name}"), sandbox.path(name)));
+            let sources = files
+                .each_ref()
+                .map(|(name, local)| source(name, local, GRID));
+            take(&repository, &sources);
+            let errors = check(&repository).errors;
+            assert_eq!(errors, Vec::<String>::new(), "{crash:?}");
+            let list = repository.snapshots().unwrap();
+            assert_eq!((list.unreadable.len(), list.snapshots.len()), (0, 2));
+            let out = sandbox.path("out");
+            restore(
+                &repository,
+                &request(list.snapshots[0].id, &[("m/other", &out)]),
+            );
+            assert!(std::fs::read(out).unwrap() == noise(2, 512 + 40 * 4096));
+        },
+    );
+    let steps: std::collections::BTreeSet<&str> =
+        crashes.iter().map(|crash| crash.step.as_str()).collect();
+    for step in ["remove index", "remove snapshot", "write index"] {
+        assert!(steps.contains(step), "{steps:?}");
+    }
+}

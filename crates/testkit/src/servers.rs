@@ -33,6 +33,8 @@ pub enum ServerKind {
     Moto,
     /// The same over TLS, with a certificate that nobody else trusts.
     MotoOverTls,
+    /// The same as [`Self::Moto`], checking signatures, and what each key may do.
+    GuardedMoto,
     /// No server: `rclone` as the client, on a folder.
     RcloneClient,
 }
@@ -57,6 +59,7 @@ pub struct StorageServer {
     root: PathBuf,
     process: Option<Child>,
     folder: TempDir,
+    s3_key: (String, String),
 }
 
 /// The login of REST servers and of rclone's SFTP.
@@ -96,9 +99,13 @@ impl StorageServer {
             root,
             process: None,
             folder,
+            s3_key: (S3_KEY_ID.to_owned(), S3_SECRET.to_owned()),
         };
         server.prepare();
         server.restart();
+        if kind == ServerKind::GuardedMoto {
+            server.log_in_as("owner");
+        }
         server
     }
 
@@ -206,6 +213,15 @@ impl StorageServer {
                 command.arg(&self.root);
                 command
             }
+            ServerKind::GuardedMoto => {
+                let mut command = Command::new(moto_program().with_file_name("python3"));
+                command
+                    .arg("-c")
+                    .arg(include_str!("servers/guarded_moto.py"))
+                    .arg(self.port.to_string())
+                    .arg(folder.join("keys"));
+                command
+            }
             ServerKind::Moto | ServerKind::MotoOverTls => {
                 let mut command = Command::new(moto_program());
                 command.args(["-H", "127.0.0.1", "-p", &self.port.to_string()]);
@@ -254,7 +270,9 @@ impl StorageServer {
             ServerKind::RcloneRest | ServerKind::AppendOnlyRest => {
                 format!("rest:http://127.0.0.1:{port}/{name}/")
             }
-            ServerKind::Moto => format!("s3:http://127.0.0.1:{port}/vrs-bucket/{name}"),
+            ServerKind::Moto | ServerKind::GuardedMoto => {
+                format!("s3:http://127.0.0.1:{port}/vrs-bucket/{name}")
+            }
             ServerKind::MotoOverTls => format!("s3:https://localhost:{port}/vrs-bucket/{name}"),
             ServerKind::RcloneClient => format!("rclone::local:{root}/{name}"),
         }
@@ -315,8 +333,21 @@ impl StorageServer {
 
     /// Id and key of S3 servers.
     #[must_use]
-    pub const fn s3_key(&self) -> (&'static str, &'static str) {
-        (S3_KEY_ID, S3_SECRET)
+    pub fn s3_key(&self) -> (&str, &str) {
+        (&self.s3_key.0, &self.s3_key.1)
+    }
+
+    /// Uses another key of a guarded server from now on: that of the `owner`, who may do everything, or of
+    /// who is `adding` (and removes locks), `adding-only` or `reading`.
+    ///
+    /// # Panics
+    /// When there is no such user.
+    pub fn log_in_as(&mut self, user: &str) {
+        let keys = std::fs::read_to_string(self.folder.path().join("keys")).expect("keys");
+        let mut users = keys.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let found = users.find(|words| words.first() == Some(&user));
+        let words = found.unwrap_or_else(|| panic!("no user {user}: {keys}"));
+        self.s3_key = (words[1].to_owned(), words[2].to_owned());
     }
 
     /// What `vrs` and `restic` need in their environment.
@@ -326,8 +357,8 @@ impl StorageServer {
             ("VRS_SSH_COMMAND", self.ssh().join(" ")),
             ("RESTIC_REST_USERNAME", USER.to_owned()),
             ("RESTIC_REST_PASSWORD", PASSWORD.to_owned()),
-            ("AWS_ACCESS_KEY_ID", S3_KEY_ID.to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", S3_SECRET.to_owned()),
+            ("AWS_ACCESS_KEY_ID", self.s3_key.0.clone()),
+            ("AWS_SECRET_ACCESS_KEY", self.s3_key.1.clone()),
             ("RCLONE_CONFIG", "/dev/null".to_owned()),
         ]
     }

@@ -59,7 +59,7 @@ impl From<&KeepArgs> for Rules {
 #[command(after_long_help = "\
 Which snapshots go is decided by the policy that is stored with the repository (see `vrs policy`), or \
 by the rules given here instead of it. Without either all are kept, and only the space of deleted ones \
-comes back.
+comes back. Snapshots from the future are kept, and no rule counts them.
 
 Space comes back in two steps: what nobody uses is marked, and a prune at least 24 hours later removes \
 it. So snapshots can be taken and restored meanwhile, from any computer. Neither VirtualBox nor any \
@@ -67,6 +67,10 @@ machine is needed here: run it where the repository is, for example once a day."
 pub struct PruneArgs {
     #[command(flatten)]
     pub keep: KeepArgs,
+
+    /// Heed no stored policy; without rules given here no snapshot is deleted
+    #[arg(long)]
+    pub ignore_policy: bool,
 
     /// How much unused data may stay, in percent of what is used, before packs are written anew
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = percent)]

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-/// Where the password of a second repository comes from. Without these it is that of the config file
-/// for its name, else the same as for the first.
+/// Where the password and the credentials of a second repository come from. Without these they are those of
+/// the config file for its name, else the same as for the first.
 #[derive(Debug, Args)]
-pub struct OtherPasswordArgs {
+pub struct OtherArgs {
     /// Read the second repository's password from a file
     #[arg(long, value_name = "FILE", conflicts_with = "other_password_command")]
     pub other_password_file: Option<PathBuf>,
@@ -15,6 +15,10 @@ pub struct OtherPasswordArgs {
     /// Run a command that prints the second repository's password
     #[arg(long, value_name = "COMMAND")]
     pub other_password_command: Option<String>,
+
+    /// Use the key and the region of this profile in ~/.aws for the second repository
+    #[arg(long, value_name = "PROFILE")]
+    pub other_aws_profile: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -28,15 +32,19 @@ pub struct CheckArgs {
     #[arg(long)]
     pub repair: bool,
 
+    /// With --repair: only show what it would do
+    #[arg(short = 'n', long, requires = "repair")]
+    pub dry_run: bool,
+
     /// Fetch what is lost from this repository, for example a copy
     #[arg(long, value_name = "LOCATION|NAME", requires = "repair")]
     pub from: Option<String>,
 
     #[command(flatten)]
-    pub other: OtherPasswordArgs,
+    pub other: OtherArgs,
 }
 
-fn percent(text: &str) -> Result<u8, String> {
+pub(super) fn percent(text: &str) -> Result<u8, String> {
     let number = text.strip_suffix('%').unwrap_or(text);
     let percent = number
         .parse()
@@ -56,7 +64,7 @@ pub struct CopyArgs {
     pub to: String,
 
     #[command(flatten)]
-    pub other: OtherPasswordArgs,
+    pub other: OtherArgs,
 }
 
 #[derive(Debug, Args)]

@@ -8,23 +8,25 @@ use crate::args::CheckArgs;
 use crate::context::Context;
 use crate::errors::Result;
 use crate::exit::Exit;
-use crate::reports::check::CheckReport;
+use crate::reports::check::{CheckReport, Repairs};
 
 pub fn run(context: &Context, args: &CheckArgs) -> Result<Exit> {
     let store = context.repository()?;
     let mut options = CheckOptions {
         read_percent: args.read_data.unwrap_or_default(),
     };
-    let repaired = if args.repair {
-        let done = repair(context, args, store.as_ref(), &options)?;
+    let mut repairs = Repairs::default();
+    if args.dry_run {
+        let repository = context.restic_repository()?;
+        let planned = repository.plan_repair(options, &context.reporter());
+        repairs.planned = planned.map_err(vrs_engine::Error::from)?;
+    } else if args.repair {
+        repairs.done = repair(context, args, store.as_ref(), &options)?;
         // What was read is repaired already.
         options = CheckOptions::default();
-        done
-    } else {
-        Vec::new()
-    };
+    }
     let health = check::run(store.as_ref(), &options, &context.reporter())?;
-    let report = CheckReport::new(health, repaired);
+    let report = CheckReport::new(health, repairs);
     context.printer.report(&report)?;
     Ok(match (report.sound, report.warnings.is_empty()) {
         (false, _) => Exit::Failed,

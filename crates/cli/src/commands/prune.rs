@@ -26,7 +26,7 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit> {
         context.printer.report(&CalendarReport::from(years))?;
         return Ok(Exit::Success);
     }
-    let plan = PrunePlan::make(&catalog, &policy)?;
+    let plan = PrunePlan::make(&catalog, &policy, Timestamp::now())?;
     let options = PruneOptions {
         max_unused_percent: args.max_unused,
         ..PruneOptions::default()
@@ -51,10 +51,10 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// The rules on the command line, else the stored policy, else none.
+/// The rules on the command line, else the stored policy if it is heeded, else none.
 fn policy_for(args: &PruneArgs, store: &dyn SnapshotStore) -> Result<Policy> {
     let given = Rules::from(&args.keep);
-    if given.is_empty() {
+    if given.is_empty() && !args.ignore_policy {
         let stored = policy::load(store)?;
         return Ok(stored.unwrap_or_else(|| Policy::new(&TimeZone::system())));
     }

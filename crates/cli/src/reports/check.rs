@@ -21,6 +21,15 @@ pub struct CheckReport {
     pub losses: Vec<LossEntry>,
     /// What a repair did before, one text each.
     pub repaired: Vec<String>,
+    /// What a repair would do, one text each.
+    pub planned: Vec<String>,
+}
+
+/// What a repair did, or would do.
+#[derive(Debug, Default)]
+pub struct Repairs {
+    pub done: Vec<String>,
+    pub planned: Vec<String>,
 }
 
 /// What is lost of a file.
@@ -82,10 +91,11 @@ impl LossEntry {
 }
 
 impl CheckReport {
-    pub fn new(health: Health, repaired: Vec<String>) -> Self {
+    pub fn new(health: Health, repairs: Repairs) -> Self {
         Self {
             losses: health.losses.into_iter().map(LossEntry::from).collect(),
-            repaired,
+            repaired: repairs.done,
+            planned: repairs.planned,
             sound: health.errors.is_empty() && health.damaged.is_empty(),
             snapshots: health.snapshots,
             errors: health.errors,
@@ -99,6 +109,9 @@ impl Report for CheckReport {
     fn human(&self, out: &mut dyn Write) -> io::Result<()> {
         for done in &self.repaired {
             writeln!(out, "repaired: {}", text::name(done))?;
+        }
+        for planned in &self.planned {
+            writeln!(out, "to repair: {}", text::name(planned))?;
         }
         for error in &self.errors {
             writeln!(out, "damage: {}", text::name(error))?;

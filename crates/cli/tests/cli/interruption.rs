@@ -29,7 +29,7 @@ fn start_command(mut command: Command, name: &str) -> Child {
     child
 }
 
-fn send(signal: &str, child: &Child) {
+pub fn send(signal: &str, child: &Child) {
     let status = Command::new("sh")
         .args(["-c", &format!("kill {signal} {}", child.id())])
         .status()

@@ -9,7 +9,9 @@
     missing_docs
 )]
 
+mod append_only;
 mod borg;
+mod clocks;
 mod disk;
 mod doctor;
 mod elsewhere;
@@ -21,6 +23,7 @@ mod json;
 mod passwords;
 mod prune;
 mod repository;
+mod server;
 mod shape;
 mod verbs;
 mod virtualbox;

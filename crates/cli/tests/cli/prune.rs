@@ -96,10 +96,12 @@ fn a_machine_may_have_rules_of_its_own() {
     ");
     environment.succeeds(&["prune", "--yes"]);
     assert_eq!(names(&environment.json(&["list"])).len(), 3);
+    environment.succeeds(&["policy", "remove", "--machine", "web"]);
+    environment.succeeds(&["prune", "--yes", "--ignore-policy"]);
+    assert_eq!(names(&environment.json(&["list"])).len(), 3);
     // Rules on the command line count instead.
     environment.succeeds(&["prune", "--yes", "--keep-last", "2"]);
     assert_eq!(names(&environment.json(&["list"])), ["-", "last"]);
-    environment.succeeds(&["policy", "remove", "--machine", "web"]);
     environment.succeeds(&["prune", "--yes"]);
     assert_eq!(names(&environment.json(&["list"])), ["last"]);
 }

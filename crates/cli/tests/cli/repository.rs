@@ -58,6 +58,9 @@ fn a_copy_repairs_what_is_lost() {
         lost.contains(".vdi: ") && lost.contains(" bytes at offset "),
         "{lost}"
     );
+    let run = environment.run(&["check", "--read-data", "--repair", "--dry-run"]);
+    assert_eq!(run.code, 1);
+    assert!(run.stdout.starts_with("to repair: pack "), "{}", run.stdout);
     let repair = ["check", "--read-data", "--repair", "--from", &folder];
     let text = environment.succeeds(&[&repair[..], &with[..]].concat());
     assert!(text.contains("chunks came from "), "{text}");

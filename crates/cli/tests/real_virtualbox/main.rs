@@ -11,6 +11,7 @@
 mod borg;
 mod clones;
 mod doctor;
+mod elsewhere;
 mod kills;
 mod machines;
 mod migrate;

@@ -5,12 +5,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use vrs_testkit::{REPOSITORY_PASSWORD, Rig, make_repository};
+use vrs_testkit::{REPOSITORY_PASSWORD, Rig, StorageServer, make_repository};
 
 pub struct Vrs<'rig> {
     rig: &'rig Rig,
     folder: PathBuf,
     repository: PathBuf,
+    /// What reaches a repository that is elsewhere.
+    environment: Vec<(&'static str, String)>,
 }
 
 impl<'rig> Vrs<'rig> {
@@ -34,6 +36,13 @@ impl<'rig> Vrs<'rig> {
         Self::with_repository(rig, other.repository())
     }
 
+    /// With a repository on a server, which is still to be made.
+    pub fn elsewhere(rig: &'rig Rig, server: &StorageServer) -> Self {
+        let mut vrs = Self::with_repository(rig, PathBuf::from(server.location("repository")));
+        vrs.environment = server.environment();
+        vrs
+    }
+
     fn with_repository(rig: &'rig Rig, repository: PathBuf) -> Self {
         let folder = rig.folder().join("vrs");
         fs::create_dir(&folder).unwrap();
@@ -42,6 +51,7 @@ impl<'rig> Vrs<'rig> {
             rig,
             folder,
             repository,
+            environment: Vec::new(),
         }
     }
 
@@ -70,9 +80,11 @@ impl<'rig> Vrs<'rig> {
         command
             .env("VRS_REPOSITORY", self.repository())
             .env("VRS_PASSWORD_FILE", self.password_file());
-        command.env("VRS_STATE_DIR", self.state());
-        command.env("VRS_CACHE_DIR", self.state().join("cache"));
-        command.envs(self.folders());
+        command
+            .env("VRS_STATE_DIR", self.state())
+            .env("VRS_CACHE_DIR", self.state().join("cache"))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .envs(self.folders());
         command
     }
 

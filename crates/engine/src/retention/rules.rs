@@ -44,8 +44,9 @@ impl Rules {
     }
 }
 
-impl fmt::Display for Rules {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Rules {
+    /// The options that stand for them, each with its value.
+    fn options(&self) -> Vec<(String, String)> {
         let counts = [
             ("last", self.last),
             ("hourly", self.hourly),
@@ -54,18 +55,38 @@ impl fmt::Display for Rules {
             ("monthly", self.monthly),
             ("yearly", self.yearly),
         ];
-        let counts = counts.into_iter().filter_map(|(name, count)| {
-            let count = count?;
-            Some(format!("--keep-{name} {count}"))
-        });
-        let within = self.within.map(|within| format!("--keep-within {within}"));
-        let tags = self.tags.iter().map(|tags| format!("--keep-tag {tags}"));
-        let all: Vec<String> = counts.chain(within).chain(tags).collect();
-        formatter.write_str(if all.is_empty() {
-            "keep everything"
-        } else {
-            ""
-        })?;
+        let counts = counts
+            .into_iter()
+            .filter_map(|(name, count)| Some((format!("--keep-{name}"), count?.to_string())));
+        let within = self
+            .within
+            .map(|within| ("--keep-within".to_owned(), within.to_string()));
+        let tags = self
+            .tags
+            .iter()
+            .map(|tags| ("--keep-tag".to_owned(), tags.clone()));
+        counts.chain(within).chain(tags).collect()
+    }
+
+    /// The same rules as arguments of a command line, one word each.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<String> {
+        let options = self.options().into_iter();
+        options
+            .map(|(option, value)| format!("{option}={value}"))
+            .collect()
+    }
+}
+
+impl fmt::Display for Rules {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return formatter.write_str("keep everything");
+        }
+        let options = self.options().into_iter();
+        let all: Vec<String> = options
+            .map(|(option, value)| format!("{option} {value}"))
+            .collect();
         formatter.write_str(&all.join(" "))
     }
 }

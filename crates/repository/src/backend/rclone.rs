@@ -1,7 +1,8 @@
 //! Whatever `rclone` reaches, through `rclone serve restic`, a REST server of its own on this host.
 //!
 //! Its configuration and credentials are rclone's business. The server listens on the loopback
-//! address, asks for a random login that only this process knows, and is ended with it.
+//! address, asks for a random login that only this process knows, and is ended with it; on Linux also when
+//! this process is killed.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -38,12 +39,8 @@ impl Server {
         command
             .env("RCLONE_USER", &user)
             .env("RCLONE_PASS", &password);
-        let started = command.spawn().map_err(|error| {
-            let text = format!("cannot start rclone: {error}");
-            Failure::new(FailureKind::NoProgram, text)
-        })?;
-        let mut server = Self(started);
-        let address = address(&listen(&mut server))?;
+        let (server, heard) = listen(command)?;
+        let address = address(&heard)?;
         let mut url =
             Url::parse(&address).map_err(|error| Failure::new(FailureKind::Other, error))?;
         // Cannot fail for a URL with a host.
@@ -75,21 +72,41 @@ fn command(remote: &str, access: &Access) -> Outcome<Command> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
     platform::keep_from_terminal(&mut command);
+    platform::end_with_starter(&mut command);
     Ok(command)
 }
 
-/// What rclone says, line by line, for as long as it runs.
-fn listen(server: &mut Server) -> Receiver<String> {
+/// Starts rclone; with it comes what it says, line by line, for as long as it runs. The thread that starts
+/// it lives as long, because rclone ends with that thread.
+fn listen(mut command: Command) -> Outcome<(Server, Receiver<String>)> {
     let (said, heard) = channel();
-    if let Some(stderr) = server.0.stderr.take() {
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                // Goes on reading, so that rclone need not wait.
-                let _ = said.send(line);
+    let (hand_over, started) = channel();
+    std::thread::spawn(move || {
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                let _ = hand_over.send(Err(error));
+                return;
             }
-        });
-    }
-    heard
+        };
+        let stderr = child.stderr.take();
+        if let Err(unwanted) = hand_over.send(Ok(child)) {
+            drop(unwanted.0.map(Server));
+            return;
+        }
+        let lines = stderr.map(|stderr| BufReader::new(stderr).lines());
+        for line in lines.into_iter().flatten().map_while(Result::ok) {
+            // Goes on reading, so that rclone need not wait.
+            let _ = said.send(line);
+        }
+    });
+    let cannot = |reason: String| {
+        let text = format!("cannot start rclone: {reason}");
+        Failure::new(FailureKind::NoProgram, text)
+    };
+    let started = started.recv().map_err(|error| cannot(error.to_string()))?;
+    let child = started.map_err(|error| cannot(error.to_string()))?;
+    Ok((Server(child), heard))
 }
 
 /// The address that rclone says it listens to.

@@ -1,12 +1,15 @@
 //! Objects in a bucket of an S3-compatible server, named as restic names them.
 //!
-//! A `PUT` makes a whole object appear or none, which is what S3 promises. Requests are signed in
+//! A `PUT` makes a whole object appear or none, which is what S3 promises, and only if its checksum is right. Requests are signed in
 //! their address, which is never shown.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use md5::{Digest as _, Md5};
 use rustic_core::Id;
 use rusty_s3::actions::ListObjectsV2;
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
@@ -122,6 +125,14 @@ impl S3 {
     }
 }
 
+/// What a server compares with what arrives. All servers know this one, other than newer checksums, and
+/// Amazon's wants it for buckets with object lock.
+fn content_md5(content: &[Bytes]) -> String {
+    let mut digest = Md5::new();
+    content.iter().for_each(|part| digest.update(part));
+    BASE64.encode(digest.finalize())
+}
+
 /// As in `s3.eu-central-1.amazonaws.com`.
 fn amazon_region(host: &str) -> Option<String> {
     let middle = host.strip_prefix("s3.")?.strip_suffix(".amazonaws.com")?;
@@ -145,13 +156,25 @@ fn accepted(answer: Answer) -> Outcome<Answer> {
             "ExpiredToken",
             "RequestTimeTooSkewed",
             "InvalidSecurity",
-        ]) {
+        ]) || (says(&["AccessDenied"]) && is_about_time(&text))
+        {
             FailureKind::LoginRefused
+        } else if says(&["BadDigest"]) {
+            // It changed on the way.
+            FailureKind::Unwell
         } else {
             failure.kind
         };
         Failure::new(kind, readable(&text))
     })
+}
+
+/// What servers say of an address that was signed with a clock which is not theirs.
+fn is_about_time(text: &str) -> bool {
+    let text = text.to_lowercase();
+    ["expired", "not valid yet", "not yet valid"]
+        .iter()
+        .any(|sign| text.contains(sign))
 }
 
 /// Code and message of an error document.
@@ -231,7 +254,8 @@ impl Storage for S3 {
     fn write(&self, object: Object, content: &[Bytes]) -> Outcome<()> {
         let name = self.name(object);
         let action = self.bucket.put_object(self.key.as_ref(), &name);
-        accepted(self.send(Method::PUT, &action, &[], content)?).map(drop)
+        let headers = [("Content-MD5", content_md5(content))];
+        accepted(self.send(Method::PUT, &action, &headers, content)?).map(drop)
     }
 
     fn remove(&self, object: Object) -> Outcome<()> {

@@ -75,6 +75,8 @@ pub(super) struct Packs {
     /// The first number of the same pack.
     first: Vec<usize>,
     is_usable: Vec<bool>,
+    /// Places of copies that are none.
+    worthless: HashSet<(usize, u32)>,
 }
 
 impl Packs {
@@ -86,6 +88,7 @@ impl Packs {
         Self {
             first: entries.iter().enumerate().map(first).collect(),
             is_usable: entries.iter().map(is_usable).collect(),
+            worthless: scene.worthless.clone(),
             entries,
         }
     }
@@ -99,8 +102,13 @@ impl Packs {
     }
 
     /// The copy of a blob that counts.
-    fn counted(&self, mut copies: impl Iterator<Item = BlobLocation>) -> Option<BlobLocation> {
-        copies.find(|copy| self.is_usable(copy.pack.place()))
+    pub(super) fn counted(
+        &self,
+        mut copies: impl Iterator<Item = BlobLocation>,
+    ) -> Option<BlobLocation> {
+        copies.find(|copy| {
+            self.is_usable(copy.pack.place()) && !self.worthless.contains(&copy.place())
+        })
     }
 
     /// Each pack once, with its first number.

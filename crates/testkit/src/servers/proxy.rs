@@ -25,8 +25,10 @@ struct Line {
     connections: AtomicUsize,
     most_connections: AtomicUsize,
     cut: AtomicUsize,
+    sent: AtomicU64,
     under_way: AtomicU64,
     most_under_way: AtomicU64,
+    open: Mutex<Vec<Ends>>,
 }
 
 impl Proxy {
@@ -63,8 +65,10 @@ impl Proxy {
             connections: AtomicUsize::new(0),
             most_connections: AtomicUsize::new(0),
             cut: AtomicUsize::new(0),
+            sent: AtomicU64::new(0),
             under_way: AtomicU64::new(0),
             most_under_way: AtomicU64::new(0),
+            open: Mutex::default(),
         });
         let shared = Arc::clone(&line);
         thread::spawn(move || {
@@ -83,6 +87,21 @@ impl Proxy {
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Cuts all connections there are; new ones may be made.
+    ///
+    /// # Panics
+    /// When a thread of the proxy panicked.
+    pub fn cut_all(&self) {
+        let mut open = self.line.open.lock().expect("connections");
+        open.drain(..).for_each(|ends| ends.cut());
+    }
+
+    /// Bytes that clients sent until now.
+    #[must_use]
+    pub fn sent_bytes(&self) -> u64 {
+        self.line.sent.load(Ordering::SeqCst)
     }
 
     /// Connections that it cut.
@@ -144,6 +163,7 @@ impl Line {
             client: Arc::new(client),
             server: Arc::new(server),
         };
+        self.open.lock().expect("connections").push(ends.clone());
         let (there, back) = (ends.clone(), ends);
         let line = Arc::clone(&self);
         let other =
@@ -179,6 +199,7 @@ impl Line {
                 *left -= count as u64;
             }
             if is_counted {
+                self.sent.fetch_add(count as u64, Ordering::SeqCst);
                 let under_way = self.under_way.fetch_add(count as u64, Ordering::SeqCst);
                 self.most_under_way
                     .fetch_max(under_way + count as u64, Ordering::SeqCst);
