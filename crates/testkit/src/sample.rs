@@ -138,7 +138,7 @@ impl SampleMachine {
     pub fn save_state(&mut self, memory: &[u8]) {
         self.save_state_as(&SavedStateFile {
             memory: memory.to_vec(),
-            ..SavedStateFile::default()
+            ..SavedStateFile::of_this_computer()
         });
     }
 

@@ -39,6 +39,15 @@ impl Default for SavedStateFile {
 }
 
 impl SavedStateFile {
+    /// One whose guest saw the processor that there is, so that it can resume here.
+    #[must_use]
+    pub fn of_this_computer() -> Self {
+        Self {
+            processor: own_processor(),
+            ..Self::default()
+        }
+    }
+
     /// The file.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -97,6 +106,19 @@ impl SavedStateFile {
         push(&mut data, &[0x8000_0000, 0, 0, 0x8000_0000, b, c, d, 0]);
         data
     }
+}
+
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+fn own_processor() -> ([u8; 12], u32) {
+    let first = raw_cpuid::cpuid!(0);
+    let words = [first.ebx, first.edx, first.ecx].map(u32::to_le_bytes);
+    let vendor = words.concat().try_into().expect("twelve bytes");
+    (vendor, raw_cpuid::cpuid!(1).eax)
+}
+
+#[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
+fn own_processor() -> ([u8; 12], u32) {
+    SavedStateFile::default().processor
 }
 
 fn push_unit(file: &mut Vec<u8>, name: &str, instance: u32, version: u32, data: &[u8]) {

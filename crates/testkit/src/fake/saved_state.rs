@@ -12,27 +12,12 @@ pub(super) fn write(machine: &Machine) -> String {
     let location = machine.new_location("sav");
     let state = SavedStateFile {
         memory: random_bytes(fastrand::u64(..), 256 << 10),
-        processor: own_processor(),
-        ..SavedStateFile::default()
+        ..SavedStateFile::of_this_computer()
     };
     let path = machine.resolve(&location);
     fs::create_dir_all(path.parent().expect("a folder")).expect("the folder of saved states");
     fs::write(path, state.to_bytes()).expect("room for the saved state");
     location
-}
-
-/// A guest sees the processor that there is.
-#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-fn own_processor() -> ([u8; 12], u32) {
-    let first = raw_cpuid::cpuid!(0);
-    let words = [first.ebx, first.edx, first.ecx].map(u32::to_le_bytes);
-    let vendor = words.concat().try_into().expect("twelve bytes");
-    (vendor, raw_cpuid::cpuid!(1).eax)
-}
-
-#[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
-fn own_processor() -> ([u8; 12], u32) {
-    SavedStateFile::default().processor
 }
 
 impl Machine {
