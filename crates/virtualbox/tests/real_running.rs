@@ -265,7 +265,7 @@ fn a_live_take_keeps_others_out_and_is_cancelled_without_a_trace() {
     let rig = Rig::start();
     let vboxmanage = driver(&rig);
     // The guest is outrun now and then, while the host's disk makes it wait.
-    let mut attempts = (0..4).map(|number| {
+    let mut attempts = (0..8).map(|number| {
         let machine = RigMachine::storm_guest(&rig, &format!("storm {number}"));
         machine.start_counting();
         let is_cancelled = is_cancelled_after_refusals(&vboxmanage, &machine);
