@@ -38,22 +38,8 @@ impl Default for SavedStateFile {
     }
 }
 
-/// A guest sees the processor that there is.
-#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-fn own_processor() -> ([u8; 12], u32) {
-    let first = raw_cpuid::cpuid!(0);
-    let words = [first.ebx, first.edx, first.ecx].map(u32::to_le_bytes);
-    let vendor = words.concat().try_into().expect("twelve bytes");
-    (vendor, raw_cpuid::cpuid!(1).eax)
-}
-
-#[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
-fn own_processor() -> ([u8; 12], u32) {
-    SavedStateFile::default().processor
-}
-
 impl SavedStateFile {
-    /// One that can go on here.
+    /// One whose guest saw the processor that there is, so that it can resume here.
     #[must_use]
     pub fn of_this_computer() -> Self {
         Self {
@@ -120,6 +106,19 @@ impl SavedStateFile {
         push(&mut data, &[0x8000_0000, 0, 0, 0x8000_0000, b, c, d, 0]);
         data
     }
+}
+
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+fn own_processor() -> ([u8; 12], u32) {
+    let first = raw_cpuid::cpuid!(0);
+    let words = [first.ebx, first.edx, first.ecx].map(u32::to_le_bytes);
+    let vendor = words.concat().try_into().expect("twelve bytes");
+    (vendor, raw_cpuid::cpuid!(1).eax)
+}
+
+#[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
+fn own_processor() -> ([u8; 12], u32) {
+    SavedStateFile::default().processor
 }
 
 fn push_unit(file: &mut Vec<u8>, name: &str, instance: u32, version: u32, data: &[u8]) {

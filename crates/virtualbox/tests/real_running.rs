@@ -265,7 +265,7 @@ fn a_live_take_keeps_others_out_and_is_cancelled_without_a_trace() {
     let rig = Rig::start();
     let vboxmanage = driver(&rig);
     // The guest is outrun now and then, while the host's disk makes it wait.
-    let mut attempts = (0..4).map(|number| {
+    let mut attempts = (0..8).map(|number| {
         let machine = RigMachine::storm_guest(&rig, &format!("storm {number}"));
         machine.start_counting();
         let is_cancelled = is_cancelled_after_refusals(&vboxmanage, &machine);
@@ -531,7 +531,10 @@ fn a_merge_that_died_is_made_later() {
     }
     assert_eq!(vboxmanage.virtualbox_snapshots(id).unwrap(), Vec::new());
     assert_eq!(in_snapshots(&machine, "vdi").len(), 0);
-    vboxmanage
-        .start(id, Frontend::Headless, &NoProgress)
-        .unwrap();
+    let start = || vboxmanage.start(id, Frontend::Headless, &NoProgress);
+    if let Err(first) = start() {
+        // The service crashes now and then after a machine's process was killed (seen on 7.2.22).
+        rig.reread();
+        start().unwrap_or_else(|again| panic!("{first}; {again}"));
+    }
 }

@@ -72,7 +72,7 @@ fn a_storm_is_taken_although_a_live_take_of_it_never_ends() {
 /// The warnings of a live take that did not end. One that falls into a moment in which the host's
 /// disk makes the guest wait does end, and so there are several attempts.
 fn never_ending_take(vrs: &Vrs, id: &str) -> String {
-    for _ in 0..4 {
+    for _ in 0..8 {
         let taken = vrs.output(["take", id, "--live"]);
         let told = String::from_utf8_lossy(&taken.stderr).into_owned();
         match taken.status.code() {
