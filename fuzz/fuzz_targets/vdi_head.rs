@@ -31,7 +31,12 @@ fuzz_target!(|input: &[u8]| {
     };
     mended.head.write(path).expect("it is a file of ours");
     let written = VdiHead::of_image(path).expect("a mended head can be read");
-    assert!(written.block_map().entries().eq(mended.head.block_map().entries()));
+    assert!(
+        written
+            .block_map()
+            .entries()
+            .eq(mended.head.block_map().entries())
+    );
     let findings = written.block_map().check().findings;
     assert!(
         findings

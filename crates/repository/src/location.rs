@@ -152,10 +152,7 @@ fn sftp(text: &str) -> Parsed<SftpPlace> {
                 Some((login.to_owned(), path))
             })
             .ok_or("it has no ':' between host and path")?;
-        if path
-            .split_once('@')
-            .is_some_and(|(_, rest)| rest.contains(':'))
-        {
+        if seems_to_hold_password(path) {
             return Err("it seems to hold a password, which ssh does not take; use a key");
         }
         let (user, host) = match login.rsplit_once('@') {
@@ -186,6 +183,12 @@ fn sftp(text: &str) -> Parsed<SftpPlace> {
 }
 
 /// After the host one slash divides, so an absolute path begins with two, as for restic.
+/// Whether what follows the first colon may be the rest of `USER:PASSWORD@HOST:PATH`.
+fn seems_to_hold_password(path: &str) -> bool {
+    path.split_once('@')
+        .is_some_and(|(_, rest)| rest.contains(':'))
+}
+
 fn sftp_url(text: &str) -> Parsed<SftpPlace> {
     let url = Url::parse(&format!("sftp:{text}")).map_err(|_| "it is no URL")?;
     if url.password().is_some() {
@@ -312,11 +315,20 @@ impl fmt::Display for SftpPlace {
         } else {
             host.clone()
         };
-        match port {
-            Some(port) => write!(formatter, "sftp://{login}{host}:{port}/{path}"),
-            None => write!(formatter, "sftp:{login}{host}:{path}"),
+        let port = port.map(|port| format!(":{port}"));
+        if port.is_none() && !seems_to_hold_password(path) {
+            return write!(formatter, "sftp:{login}{host}:{path}");
         }
+        let (port, path) = (port.unwrap_or_default(), in_url(path));
+        write!(formatter, "sftp://{login}{host}{port}/{path}")
     }
+}
+
+/// A path as it stands in a URL, with what would mean something else there escaped.
+fn in_url(path: &str) -> String {
+    path.replace('%', "%25")
+        .replace('?', "%3F")
+        .replace('#', "%23")
 }
 
 impl fmt::Display for S3Place {
@@ -396,6 +408,8 @@ mod tests {
         for text in [
             "sftp:me@[::1]:/srv",
             "sftp://me@host:2222//srv/repo",
+            "sftp://me@host:2222//srv/100%2525%3Fa%23",
+            "sftp://me@host//me@nas:22/repo",
             "rest:https://me@host/",
         ] {
             let location = Location::parse(text).unwrap();

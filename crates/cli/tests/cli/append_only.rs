@@ -113,6 +113,10 @@ fn a_stolen_key_removes_no_snapshot_and_has_none_removed(
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{name}");
     };
     take(&scene, &machine, "real");
+    // The fakes will have its name, too.
+    let list: serde_json::Value =
+        serde_json::from_str(&scene.host(&["list", "--json"]).stdout).unwrap();
+    let real = list["snapshots"][0]["id"].as_str().unwrap().to_owned();
 
     // From here on somebody else does it.
     machine.fill(0, 0, MIB, 66);
@@ -145,7 +149,7 @@ fn a_stolen_key_removes_no_snapshot_and_has_none_removed(
     assert!(pruned.starts_with("deleted 0 of "), "{pruned}");
     let pruned = scene.storage(&["prune", "--yes", "--ignore-policy"]);
     assert!(pruned.starts_with("deleted 0 of "), "{pruned}");
-    scene.storage(&["restore", "web@real", "--yes"]);
+    scene.storage(&["restore", &real, "--yes"]);
     assert_eq!(machine.guest_bytes(0), disk);
     take(&scene, &machine, "after");
 }

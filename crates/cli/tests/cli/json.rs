@@ -261,6 +261,7 @@ fn check() {
     damaged: array
     errors: array
     losses: array
+    planned: array
     repaired: array
     snapshots: number
     sound: boolean
