@@ -15,7 +15,8 @@ use std::process::Command;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
-use vrs_engine::retention::{Candidate, Count, Rules, reasons};
+use vrs_engine::policy::Policy;
+use vrs_engine::retention::{Candidate, Count, Rules, Within, reasons};
 use vrs_progress::NoProgress;
 use vrs_repository::store::SnapshotLabel;
 use vrs_repository::{Location, OpenOptions, Password, ResticRepository, SnapshotStore};
@@ -139,6 +140,57 @@ proptest! {
                 restic.insert(oldest);
             }
             prop_assert_eq!(kept, restic, "{}", rules);
+        }
+    }
+}
+
+/// Rules as a stored policy may have them, sensible or not.
+fn any_policy() -> impl Strategy<Value = String> {
+    let count = || {
+        prop_oneof![
+            Just("null".to_owned()),
+            any::<i64>().prop_map(|count| count.to_string())
+        ]
+    };
+    let within = prop_oneof![Just("1m2d".to_owned()), "[0-9ymdh]{0,12}"];
+    let zone = prop_oneof![Just("Europe/Berlin"), Just("Nowhere"), Just("")];
+    (count(), count(), within, zone).prop_map(|(last, weekly, within, zone)| {
+        format!(
+            r#"{{"format":"vrs-policy","version":1,"time_zone":"{zone}","repository":{{"last":{last},"weekly":{weekly},"within":"{within}","tags":["a,b"]}},"machines":{{}}}}"#
+        )
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The latest and pinned ones are kept, and whatever comes from the future pushes none out.
+    #[test]
+    fn no_policy_does_what_no_rule_can_want(text in any_policy(), mut snapshots in snapshots(), pinned in any::<prop::sample::Index>()) {
+        let Ok(policy) = serde_json::from_str::<Policy>(&text) else {
+            return Ok(());
+        };
+        let pinned = pinned.index(snapshots.len());
+        snapshots[pinned].is_pinned = true;
+        let zone = policy.zone().unwrap_or(TimeZone::UTC);
+        let now = snapshots[0].time;
+        let judged = reasons(&snapshots, &policy.repository, &zone, now);
+        prop_assert_eq!(judged.len(), snapshots.len());
+        prop_assert!(!judged[0].is_empty() && !judged[pinned].is_empty());
+        let mut more = snapshots.clone();
+        more.insert(0, Candidate {
+            time: Timestamp::MAX - SignedDuration::from_secs(1),
+            tags: Vec::new(),
+            is_pinned: false,
+            is_migration: false,
+        });
+        prop_assert_eq!(&reasons(&more, &policy.repository, &zone, now)[1..], &judged[..]);
+    }
+
+    #[test]
+    fn what_is_shown_of_a_time_is_understood(text in "[0-9ymdh]{0,12}") {
+        if let Ok(within) = text.parse::<Within>() {
+            prop_assert_eq!(within.to_string().parse::<Within>().unwrap(), within);
         }
     }
 }
