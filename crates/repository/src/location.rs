@@ -145,7 +145,8 @@ fn sftp(text: &str) -> Parsed<SftpPlace> {
         sftp_url(text)?
     } else {
         let (login, path) = text
-            .rsplit_once("]:")
+            .split_once("]:")
+            .filter(|(login, _)| login.rsplit('@').next().is_some_and(is_bracket_open))
             .map(|(login, path)| (format!("{login}]"), path))
             .or_else(|| {
                 let (login, path) = text.split_once(':')?;
@@ -168,13 +169,16 @@ fn sftp(text: &str) -> Parsed<SftpPlace> {
     };
     // `ssh` would take them for options.
     let is_option = |text: &str| text.starts_with('-');
-    if place.host.is_empty() || is_option(&place.host) {
+    let is_name = |text: &str, no_part: &[char]| {
+        !text.is_empty() && !is_option(text) && !text.contains(no_part)
+    };
+    if !is_name(&place.host, &['/', '[', ']']) {
         return Err("it names no host");
     }
-    if place
+    if !place
         .user
         .as_deref()
-        .is_some_and(|user| user.is_empty() || is_option(user))
+        .is_none_or(|user| is_name(user, &['/', ':']))
     {
         return Err("its user is no name");
     }
@@ -182,13 +186,17 @@ fn sftp(text: &str) -> Parsed<SftpPlace> {
     Ok(place)
 }
 
-/// After the host one slash divides, so an absolute path begins with two, as for restic.
+fn is_bracket_open(host: &str) -> bool {
+    host.starts_with('[')
+}
+
 /// Whether what follows the first colon may be the rest of `USER:PASSWORD@HOST:PATH`.
 fn seems_to_hold_password(path: &str) -> bool {
     path.split_once('@')
         .is_some_and(|(_, rest)| rest.contains(':'))
 }
 
+/// After the host one slash divides, so an absolute path begins with two, as for restic.
 fn sftp_url(text: &str) -> Parsed<SftpPlace> {
     let url = Url::parse(&format!("sftp:{text}")).map_err(|_| "it is no URL")?;
     if url.password().is_some() {

@@ -26,7 +26,7 @@ fn typed() -> impl Strategy<Value = String> {
     ]);
     let parts = prop::sample::select(vec![
         "me", "nas", "@", ":", "22", "99999", "/", "//", "..", "[", "::1", "]", "u:p@", "bucket",
-        "%2f", "?", "#", " ", "-", "\u{e9}", "\n", "*",
+        "%2f", "%3a", "?", "#", " ", "-", "\u{e9}", "\n", "*",
     ]);
     let close = (start, prop::collection::vec(parts, 0..8))
         .prop_map(|(start, parts)| start.to_owned() + &parts.concat());
@@ -34,7 +34,7 @@ fn typed() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_shown_is_understood_again(text in typed()) {

@@ -156,6 +156,7 @@ fn take() {
     machines[].machine_name: string
     machines[].not_included: array
     machines[].read_bytes: number
+    machines[].recognised_bytes: number
     machines[].reused_bytes: number
     machines[].sent_bytes: number
     machines[].set: null
