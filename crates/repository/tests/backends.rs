@@ -564,3 +564,110 @@ fn damaged_copies_are_fetched_again_and_old_ones_go() {
     assert_eq!(repository.snapshots().unwrap().snapshots.len(), 1);
     assert_eq!(count("snapshots"), 1);
 }
+
+/// A bucket of which every version of every object is locked for a day, whoever asks.
+struct LockedBucket {
+    address: String,
+}
+
+/// This server looks at nothing else in it.
+const SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=any/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+
+impl LockedBucket {
+    fn make(server: &StorageServer) -> Self {
+        let address = format!("http://127.0.0.1:{}/vrs-bucket", server.port());
+        let bucket = Self { address };
+        let make = bucket
+            .put("")
+            .header("x-amz-bucket-object-lock-enabled", "true");
+        make.send_empty().unwrap();
+        let rule = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>\
+            <Mode>COMPLIANCE</Mode><Days>1</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
+        bucket.put("?object-lock").send(rule).unwrap();
+        bucket
+    }
+
+    fn put(&self, what: &str) -> ureq::RequestBuilder<ureq::typestate::WithBody> {
+        ureq::put(format!("{}{what}", self.address)).header("Authorization", SIGNATURE)
+    }
+
+    fn get(&self, what: &str) -> Vec<u8> {
+        let request = ureq::get(format!("{}{what}", self.address));
+        let answer = request.header("Authorization", SIGNATURE).call().unwrap();
+        answer.into_body().read_to_vec().unwrap()
+    }
+
+    /// Keys and versions, the oldest of each key last.
+    fn versions(&self) -> Vec<(String, String)> {
+        let list = String::from_utf8(self.get("?versions")).unwrap();
+        let field = |text: &str, name: &str| {
+            let (_, rest) = text.split_once(&format!("<{name}>")).unwrap();
+            rest.split_once('<').unwrap().0.to_owned()
+        };
+        let versions = list.split("<Version>").skip(1);
+        versions
+            .map(|text| (field(text, "Key"), field(text, "VersionId")))
+            .collect()
+    }
+
+    fn read(&self, key: &str, version: &str) -> Vec<u8> {
+        self.get(&format!("/{key}?versionId={version}"))
+    }
+
+    fn write(&self, key: &str, content: &[u8]) {
+        use base64::Engine as _;
+        use md5::Digest as _;
+        // A locked bucket takes nothing without it.
+        let sum = base64::engine::general_purpose::STANDARD.encode(md5::Md5::digest(content));
+        let request = self.put(&format!("/{key}")).header("Content-MD5", sum);
+        request.send(content).unwrap();
+    }
+
+    fn delete(&self, key: &str, version: &str) -> std::result::Result<(), ureq::Error> {
+        let request = ureq::delete(format!("{}/{key}?versionId={version}", self.address));
+        request
+            .header("Authorization", SIGNATURE)
+            .call()
+            .map(|_| ())
+    }
+}
+
+#[test]
+fn whatever_a_stolen_key_does_to_locked_objects_can_be_undone() {
+    let server = StorageServer::start(ServerKind::Moto);
+    let bucket = LockedBucket::make(&server);
+    init(&server).unwrap();
+    let machine = Machine::new();
+    let taken = take(&open(&server), &[machine.source()]);
+
+    // A key that may do everything, in the wrong hands.
+    open(&server).delete(&[taken.id], &NoProgress).unwrap();
+    assert!(open(&server).snapshots().unwrap().snapshots.is_empty());
+    let there: Vec<_> = bucket
+        .versions()
+        .into_iter()
+        .filter(|(key, _)| !key.contains("/locks/"))
+        .collect();
+    for (key, version) in &there {
+        let refused = bucket.delete(key, version).unwrap_err();
+        assert!(
+            matches!(refused, ureq::Error::StatusCode(403)),
+            "{key}: {refused}"
+        );
+        if key.contains("/data/") {
+            bucket.write(key, b"nothing");
+        }
+    }
+    let damaged = check(&open(&server));
+    assert!(!damaged.errors.is_empty());
+
+    // The oldest versions are what vrs wrote.
+    for (key, version) in &there {
+        bucket.write(key, &bucket.read(key, version));
+    }
+    let repository = open(&server);
+    assert_eq!(check(&repository).errors, Vec::<String>::new());
+    machine.assert_comes_back(&repository, &taken);
+    take(&repository, &[machine.source()]);
+    machine.assert_gives_space_back(&server);
+}
