@@ -37,6 +37,8 @@ pub enum ServerKind {
     GuardedMoto,
     /// No server: `rclone` as the client, on a folder.
     RcloneClient,
+    /// `rclone serve webdav`, with `rclone` as the client.
+    RcloneWebdav,
 }
 
 impl ServerKind {
@@ -213,6 +215,11 @@ impl StorageServer {
                 command.arg(&self.root);
                 command
             }
+            ServerKind::RcloneWebdav => {
+                let mut command = rclone(&["serve", "webdav", "--addr", &address]);
+                command.arg(&self.root);
+                command
+            }
             ServerKind::GuardedMoto => {
                 let mut command = Command::new(moto_program().with_file_name("python3"));
                 command
@@ -275,6 +282,9 @@ impl StorageServer {
             }
             ServerKind::MotoOverTls => format!("s3:https://localhost:{port}/vrs-bucket/{name}"),
             ServerKind::RcloneClient => format!("rclone::local:{root}/{name}"),
+            ServerKind::RcloneWebdav => {
+                format!("rclone::webdav,url='http://127.0.0.1:{port}':{name}")
+            }
         }
     }
 
