@@ -125,6 +125,13 @@ fn a_machine_lives_in_a_borg_repository(#[values(false, true)] is_remote: bool) 
     user.succeeds(&["diff", "web@first", "web@second"]);
     user.succeeds(&["restore", "web@first", "--yes"]);
     assert_eq!(machine.guest_bytes(0), disk);
+    user.succeeds(&["clone", "web@first", "--name", "two"]);
+    // All but the header, which has the identity.
+    let data = |image: &Path| std::fs::read(image).unwrap().split_off(MIB);
+    let image = &machine.chain(0)[0];
+    let clone = machine.folder().with_file_name("two");
+    let cloned = clone.join(image.strip_prefix(machine.folder()).unwrap());
+    assert!(data(&cloned) == data(image));
     user.succeeds(&["edit", "web@first", "--pin", "--tag", "b"]);
     user.succeeds(&["policy", "set", "--keep-last", "1"]);
     let pruned = user.succeeds(&["prune", "--dry-run"]);
