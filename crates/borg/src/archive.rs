@@ -1,5 +1,7 @@
 //! The archives of a repository, and what each of them is.
 
+use std::time::Duration;
+
 use vrs_repository::Result;
 use vrs_repository::id::SnapshotId;
 use vrs_repository::local;
@@ -58,7 +60,7 @@ pub(crate) fn list(borg: &Borg) -> Result<Listing> {
     for listed in list.archives {
         let name = listed.name.clone();
         match Archive::of(listed) {
-            Some(archive) => listing.archives.push(archive),
+            Some(archive) => listing.archives.push(archive.after(listing.archives.last())),
             None => listing
                 .unreadable
                 .push(format!("archive '{name}': borg's list is not understood")),
@@ -76,6 +78,17 @@ impl Archive {
             name: listed.name,
             hostname: listed.hostname,
         })
+    }
+
+    /// borg lists archives in the order in which they were begun, but tells whole seconds only.
+    fn after(mut self, previous: Option<&Self>) -> Self {
+        if let Some(previous) = previous
+            && self.begun.as_second() == previous.begun.as_second()
+        {
+            let later = previous.begun.checked_add(Duration::from_micros(1));
+            self.begun = later.unwrap_or(self.begun);
+        }
+        self
     }
 
     /// As a snapshot that vrs or its original made, if it is one.
@@ -167,6 +180,23 @@ mod tests {
         let time = "2026-11-26T21:48:05.1234567Z".parse().unwrap();
         let name = finished_name("we b{now}::/-ü", time, uuid::Uuid::nil());
         assert_eq!(name, "we_b_now_____ü-20261126T214805Z-00000000");
+    }
+
+    #[test]
+    fn archives_of_the_same_second_keep_their_order() {
+        let archive = |begun: &str| Archive {
+            id: SnapshotId::from_bytes([1; 32]),
+            name: String::new(),
+            begun: begun.parse().unwrap(),
+            hostname: String::new(),
+            label: None,
+        };
+        let first = archive("2026-11-26T21:48:05Z").after(None);
+        let second = archive("2026-11-26T21:48:05Z").after(Some(&first));
+        let third = archive("2026-11-26T21:48:05Z").after(Some(&second));
+        let fourth = archive("2026-11-26T21:48:06Z").after(Some(&third));
+        assert!(first.begun < second.begun && second.begun < third.begun);
+        assert!(third.begun < fourth.begun && fourth.begun.subsec_nanosecond() == 0);
     }
 
     #[test]

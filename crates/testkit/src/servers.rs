@@ -8,6 +8,7 @@ mod sshd;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -162,7 +163,7 @@ impl StorageServer {
     fn comes_up(&mut self) -> bool {
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
+            if self.is_prepared() && TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
                 return true;
             }
             let process = self.process.as_mut().expect("a process");
@@ -172,6 +173,11 @@ impl StorageServer {
             std::thread::sleep(Duration::from_millis(20));
         }
         false
+    }
+
+    /// Whether what the server itself writes before it listens is there.
+    fn is_prepared(&self) -> bool {
+        self.kind != ServerKind::GuardedMoto || self.folder.path().join("keys").exists()
     }
 
     fn prepare(&self) {
@@ -414,9 +420,18 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).collect()
 }
 
+/// A port that nobody listens on now. It is none of those that the system gives to outgoing connections,
+/// and neither another thread nor, as far as their process ids go, another test is handed the same one.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("an address").port()
+    static HANDED_OUT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let count = HANDED_OUT.fetch_add(1, Ordering::Relaxed);
+        let place = std::process::id().wrapping_mul(97).wrapping_add(count) % 20_000;
+        let port = u16::try_from(10_000 + place).expect("a port");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn rclone(arguments: &[&str]) -> Command {
