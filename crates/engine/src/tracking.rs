@@ -1,0 +1,531 @@
+//! Knowing which parts of an image are as they were in the last snapshot, so that they need not be read.
+//!
+//! Guarantees: off unless asked for. A range is vouched for only where [`reflink`] proves that it is as it
+//! was; whatever is missing, damaged or not as it was left means that the image is read, with a note. What a
+//! record says is compared with what is there at every [`SCAN_EVERY`]th take, which reads all. Whatever vrs
+//! keeps for it is told by a record first, and goes with it.
+//!
+//! Not guaranteed: that it saves anything. Where no method works, images are read as ever.
+
+mod record;
+mod reflink;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use vrs_progress::Progress;
+use vrs_repository::id::SnapshotId;
+use vrs_repository::store::{PreviousFile, SnapshotStore, TreePath};
+use vrs_virtualbox::MachineId;
+
+use self::record::{Found, Grid, Method, TrackedImage, TrackingRecord};
+use self::reflink::HeldClone;
+use crate::error::Result;
+use crate::host::Host;
+use crate::lock::MachineLock;
+use crate::machine::Machine;
+use crate::manifest::{FileRecord, FileRole, Stamp, tree_path};
+use crate::platform;
+use crate::take::{FilePlan, TakePlan};
+
+/// So many takes after a scan, the next one comes.
+pub const SCAN_EVERY: u32 = 16;
+
+/// What tracking did, or would do, in a take.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct TrackingReport {
+    /// What it vouches for, or, in a scan, would have vouched for.
+    pub images: Vec<VouchedImage>,
+    /// Whether all was read in order to check it.
+    pub is_scan: bool,
+    /// Bytes for which it would have vouched, and that had changed.
+    pub wrong_bytes: u64,
+    /// Why something is read that need not be, one text each.
+    pub notes: Vec<String>,
+}
+
+/// An image that is tracked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VouchedImage {
+    /// The image.
+    pub path: PathBuf,
+    /// So much of it is as it was in the last snapshot.
+    pub vouched_bytes: u64,
+}
+
+impl TrackingReport {
+    /// Bytes that are not read.
+    #[must_use]
+    pub fn saved_bytes(&self, path: &Path) -> u64 {
+        let image = self.images.iter().find(|image| image.path == path);
+        image
+            .filter(|_| !self.is_scan)
+            .map_or(0, |image| image.vouched_bytes)
+    }
+
+    fn note(&mut self, path: &Path, why: &str) {
+        let path = path.display();
+        self.notes.push(format!("'{path}' is read in whole: {why}"));
+    }
+}
+
+/// What a take of the machine would find, without changing anything.
+pub(crate) fn foresee(
+    host: &Host,
+    store: &dyn SnapshotStore,
+    plan: &TakePlan,
+) -> Result<TrackingReport> {
+    let mut known = Known::read(host, store, &plan.machine)?;
+    known.report.is_scan |= plan.options.force_read;
+    for file in plan.files.iter().filter(|file| is_tracked(file)) {
+        if !file.is_unchanged() || known.report.is_scan {
+            known.vouch(file, &file.source.local);
+        }
+    }
+    Ok(known.report)
+}
+
+/// Images only, of those the ones that are cut on a grid.
+fn is_tracked(file: &FilePlan) -> bool {
+    file.role == FileRole::Disk && Grid::of(&file.source.chunking).is_some()
+}
+
+/// Removes what is kept for a machine. The caller holds its lock.
+pub(crate) fn forget(host: &Host, machine: MachineId) -> Result<()> {
+    match record::read(host, machine)? {
+        Found::Nothing => return Ok(()),
+        Found::Useless(_) => {}
+        Found::Record(record) => remove_files(own_files(&record))?,
+    }
+    record::remove(host, machine)
+}
+
+/// Removes what is kept for machines that are gone, and what an interrupted take left.
+pub fn sweep(host: &Host) -> Result<()> {
+    for machine in record::machines(host)? {
+        let Found::Record(record) = record::read(host, machine)? else {
+            continue;
+        };
+        // Who holds it is at work with just that.
+        let Ok(_lock) = MachineLock::take(&host.state_folder, machine, &record.machine_name) else {
+            continue;
+        };
+        if !record.settings_file.exists() {
+            forget(host, machine)?;
+        } else if !record.left_behind.is_empty() {
+            clear(host, record)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what an earlier take left.
+fn clear(host: &Host, mut record: TrackingRecord) -> Result<TrackingRecord> {
+    remove_files(std::mem::take(&mut record.left_behind))?;
+    record::write(host, &record)?;
+    Ok(record)
+}
+
+fn own_files(record: &TrackingRecord) -> Vec<PathBuf> {
+    let kept = record.own_files().map(Path::to_owned);
+    kept.chain(record.left_behind.iter().cloned()).collect()
+}
+
+fn remove_files(files: Vec<PathBuf>) -> Result<()> {
+    files.iter().try_for_each(|file| reflink::remove(file))
+}
+
+/// What the record says, and what came of asking it.
+struct Known {
+    record: TrackingRecord,
+    report: TrackingReport,
+}
+
+impl Known {
+    fn read(host: &Host, store: &dyn SnapshotStore, machine: &Machine) -> Result<Self> {
+        let mut known = Self {
+            record: TrackingRecord::new(
+                machine.id,
+                machine.name.clone(),
+                machine.settings_file.clone(),
+                store.id(),
+            ),
+            report: TrackingReport::default(),
+        };
+        match record::read(host, machine.id)? {
+            Found::Nothing => {}
+            Found::Useless(why) => known.report.notes.push(format!("all is read: {why}")),
+            Found::Record(found) if found.repository == store.id() => known.record.take_over(found),
+            Found::Record(found) => {
+                known.record.left_behind = own_files(&found);
+                let why = "the last snapshot went into another repository";
+                known.report.notes.push(format!("all is read: {why}"));
+            }
+        }
+        known.report.is_scan = known.record.takes_since_scan >= SCAN_EVERY;
+        Ok(known)
+    }
+
+    /// What is unchanged of a file, whose present bytes `now` has.
+    fn vouch(&mut self, file: &FilePlan, now: &Path) -> Option<Vouched> {
+        let path = &file.source.local;
+        let image = self.record.image(path)?;
+        match vouched(image, file, now) {
+            Ok(vouched) => {
+                let lengths = vouched
+                    .ranges
+                    .iter()
+                    .map(|range| range.end.saturating_sub(range.start));
+                self.report.images.push(VouchedImage {
+                    path: path.clone(),
+                    vouched_bytes: lengths.sum(),
+                });
+                Some(vouched)
+            }
+            Err(why) => {
+                self.report.note(path, &why);
+                None
+            }
+        }
+    }
+}
+
+impl TrackingRecord {
+    fn take_over(&mut self, found: Self) {
+        self.takes_since_scan = found.takes_since_scan;
+        self.images = found.images;
+        self.left_behind = found.left_behind;
+    }
+}
+
+/// Parts of a file that are as they are stored.
+#[derive(Debug, Clone)]
+struct Vouched {
+    local: PathBuf,
+    snapshot: SnapshotId,
+    stored: TreePath,
+    ranges: Vec<Range<u64>>,
+}
+
+/// The answer of the image's method, or why it cannot be asked.
+fn vouched(
+    image: &TrackedImage,
+    file: &FilePlan,
+    now: &Path,
+) -> std::result::Result<Vouched, String> {
+    if Grid::of(&file.source.chunking) != Some(image.grid) {
+        return Err("its data begins elsewhere, or is cut otherwise".to_owned());
+    }
+    if image.stamp.inode != Stamp::from(file.stamp).inode {
+        return Err("another file has taken its place".to_owned());
+    }
+    let stored = tree_path(&image.stored).map_err(|error| error.to_string())?;
+    let ranges = match &image.method {
+        Method::Reflink(held) if !held.is_sound() => {
+            return Err("the clone of it is gone or was touched".to_owned());
+        }
+        Method::Reflink(held) => reflink::unchanged(&held.path, now, image.grid.chunk_bytes.into())
+            .map_err(|error| format!("it cannot be compared with its clone: {error}"))?,
+    };
+    Ok(Vouched {
+        local: file.source.local.clone(),
+        snapshot: image.snapshot,
+        stored,
+        ranges: whole_chunks(ranges, image.stamp.size, file.stamp.size_bytes),
+    })
+}
+
+/// The last chunk of a file that has another length now would be cut otherwise by a scan.
+fn whole_chunks(mut ranges: Vec<Range<u64>>, old_bytes: u64, new_bytes: u64) -> Vec<Range<u64>> {
+    if old_bytes != new_bytes {
+        let last = old_bytes.min(new_bytes).saturating_sub(1);
+        for range in &mut ranges {
+            range.end = range.end.min(last);
+        }
+        ranges.retain(|range| range.start < range.end);
+    }
+    ranges
+}
+
+/// The tracking of one take. The machine's lock is held and its images hold still from [`Tracker::begin`] until
+/// they were read. Dropped before [`Tracker::finish`], it leaves everything as it was.
+pub(crate) struct Tracker<'a> {
+    host: &'a Host,
+    store: &'a dyn SnapshotStore,
+    known: Known,
+    /// What the next record says, but for the snapshot.
+    next: Vec<Following>,
+    /// What a scan compares.
+    claims: Vec<Vouched>,
+    /// Clones that no record needs yet.
+    made: Vec<PathBuf>,
+    /// What they could come to hold in all.
+    promised_bytes: u64,
+}
+
+/// An image that the next take may know.
+struct Following {
+    path: PathBuf,
+    grid: Grid,
+    method: Method,
+}
+
+impl<'a> Tracker<'a> {
+    /// Looks at what is known, and takes care that the files hand over what is unchanged.
+    pub(crate) fn begin(
+        host: &'a Host,
+        store: &'a dyn SnapshotStore,
+        machine: &Machine,
+        force_scan: bool,
+        files: &mut [FilePlan],
+    ) -> Result<Self> {
+        let mut tracker = Self {
+            host,
+            store,
+            known: Known::read(host, store, machine)?,
+            next: Vec::new(),
+            claims: Vec::new(),
+            made: Vec::new(),
+            promised_bytes: 0,
+        };
+        tracker.known.report.is_scan |= force_scan;
+        let mut tracked: Vec<_> = files.iter_mut().filter(|file| is_tracked(file)).collect();
+        tracker.clear(&tracked)?;
+        if store.chunk_lists().is_none() {
+            let why = "tracking does nothing here: this kind of repository reads images in whole";
+            tracker.known.report.notes.push(why.to_owned());
+            return Ok(tracker);
+        }
+        tracker.follow(&mut tracked)?;
+        Ok(tracker)
+    }
+
+    /// Removes what earlier takes left of this machine, also where no record tells of it.
+    fn clear(&mut self, files: &[&mut FilePlan]) -> Result<()> {
+        let record = &mut self.known.record;
+        let beside = files
+            .iter()
+            .flat_map(|file| reflink::clones_beside(&file.source.local, record.machine));
+        let mut stray: Vec<PathBuf> = beside.collect();
+        stray.retain(|path| !record.own_files().any(|own| own == path));
+        stray.append(&mut record.left_behind);
+        remove_files(stray)
+    }
+
+    fn follow(&mut self, files: &mut [&mut FilePlan]) -> Result<()> {
+        let planned: Vec<_> = files
+            .iter()
+            .map(|file| reflink::new_path(&file.source.local, self.known.record.machine))
+            .collect();
+        // What is made is known before it is there.
+        self.known.record.left_behind.clone_from(&planned);
+        record::write(self.host, &self.known.record)?;
+        for (file, clone) in files.iter_mut().zip(planned) {
+            self.follow_file(file, clone);
+        }
+        Ok(())
+    }
+
+    /// The clone comes first. It is compared, not the image: what somebody writes to the image from now on
+    /// makes the next clone differ from this one.
+    fn follow_file(&mut self, file: &mut FilePlan, clone: PathBuf) {
+        let Some(grid) = Grid::of(&file.source.chunking) else {
+            return;
+        };
+        let path = file.source.local.clone();
+        if file.is_unchanged()
+            && !self.known.report.is_scan
+            && let Some(image) = self.known.record.image(&path)
+            && image.is_still(grid, file.stamp.into())
+        {
+            let method = image.method.clone();
+            self.next.push(Following { path, grid, method });
+            return;
+        }
+        let held = match self.make_clone(&path, clone) {
+            Ok(held) => Some(held),
+            Err(why) => {
+                self.tell_why_not(&path, &why);
+                None
+            }
+        };
+        if !file.is_unchanged() || self.known.report.is_scan {
+            let vouched = held
+                .as_ref()
+                .and_then(|held| self.known.vouch(file, &held.path));
+            self.use_of(vouched, file);
+        }
+        self.next.extend(held.map(|held| Following {
+            path,
+            grid,
+            method: Method::Reflink(held),
+        }));
+    }
+
+    /// A clone comes to hold as much as the image, if the guest writes all of it anew: for that there has to be
+    /// room, so that no guest ever stops for want of it.
+    fn make_clone(
+        &mut self,
+        image: &Path,
+        path: PathBuf,
+    ) -> std::result::Result<HeldClone, String> {
+        let room = platform::allocated_bytes(image).and_then(|needed_bytes| {
+            self.promised_bytes = self.promised_bytes.saturating_add(needed_bytes);
+            Ok(platform::free_bytes(image)? >= self.promised_bytes)
+        });
+        if !room.map_err(|error| error.to_string())? {
+            let needed_bytes = self.promised_bytes;
+            return Err(format!(
+                "its volume has no room for {needed_bytes} bytes more, which its clone could come to need"
+            ));
+        }
+        self.made.push(path.clone());
+        HeldClone::make(image, path).map_err(|error| format!("it cannot be cloned ({error})"))
+    }
+
+    /// Once is enough for all images of one volume.
+    fn tell_why_not(&mut self, image: &Path, why: &str) {
+        let notes = &mut self.known.report.notes;
+        if !notes.iter().any(|note| note.ends_with(why)) {
+            let image = image.display();
+            notes.push(format!("tracking does nothing for '{image}': {why}"));
+        }
+    }
+
+    fn use_of(&mut self, vouched: Option<Vouched>, file: &mut FilePlan) {
+        if self.known.report.is_scan {
+            if let Some(previous) = &mut file.source.previous {
+                previous.unchanged.clear();
+            }
+            self.claims.extend(vouched);
+        } else if let Some(vouched) = vouched {
+            file.source.previous = Some(PreviousFile {
+                snapshot: vouched.snapshot,
+                path: vouched.stored,
+                unchanged: vouched.ranges,
+            });
+        }
+    }
+}
+
+impl Tracker<'_> {
+    /// What the snapshot that was made says to the next take. Nothing that fails here harms the snapshot.
+    pub(crate) fn finish(
+        mut self,
+        snapshot: SnapshotId,
+        files: &[FileRecord],
+        progress: &dyn Progress,
+    ) -> TrackingReport {
+        if let Err(error) = self.conclude(snapshot, files, progress) {
+            let note = format!("the next take reads all: {error}");
+            self.known.report.notes.push(note);
+        }
+        std::mem::take(&mut self.known.report)
+    }
+
+    fn conclude(
+        &mut self,
+        snapshot: SnapshotId,
+        files: &[FileRecord],
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let machine = self.known.record.machine;
+        self.check_claims(snapshot, files);
+        let wrong_bytes = self.known.report.wrong_bytes;
+        if wrong_bytes > 0 {
+            progress.warn(&format!(
+                "tracking was wrong about {wrong_bytes} bytes of machine '{}': snapshots that were taken since the last scan may hold older data there; this one was read in whole and is right, and tracking begins anew",
+                self.known.record.machine_name
+            ));
+            return forget(self.host, machine);
+        }
+        let before = own_files(&self.known.record);
+        let record = self.successor(snapshot, files);
+        if record.images.is_empty() {
+            return forget(self.host, machine);
+        }
+        record::write(self.host, &record)?;
+        self.made.clear();
+        let needed: Vec<_> = record.own_files().collect();
+        let useless = before
+            .into_iter()
+            .filter(|path| !needed.contains(&path.as_path()));
+        remove_files(useless.collect())
+    }
+
+    fn successor(&mut self, snapshot: SnapshotId, files: &[FileRecord]) -> TrackingRecord {
+        let known = &self.known;
+        let relied = !known.report.is_scan && !known.record.images.is_empty();
+        let images = self.next.drain(..).filter_map(|following| {
+            let file = file_of(files, &following.path)?;
+            Some(TrackedImage {
+                path: following.path,
+                stamp: file.stamp,
+                snapshot,
+                stored: file.path.clone(),
+                grid: following.grid,
+                method: following.method,
+            })
+        });
+        let images: Vec<_> = images.collect();
+        TrackingRecord {
+            takes_since_scan: match relied {
+                true => known.record.takes_since_scan.saturating_add(1),
+                false => 0,
+            },
+            left_behind: own_files(&known.record),
+            images,
+            ..known.record.clone()
+        }
+    }
+
+    /// Looks whether what was read is as it would have been vouched for.
+    fn check_claims(&mut self, snapshot: SnapshotId, files: &[FileRecord]) {
+        let report = &mut self.known.report;
+        for claim in self.claims.drain(..) {
+            match wrong_bytes(self.store, &claim, snapshot, files) {
+                Ok(bytes) => report.wrong_bytes = report.wrong_bytes.saturating_add(bytes),
+                Err(error) => {
+                    let path = claim.local.display();
+                    report
+                        .notes
+                        .push(format!("tracking of '{path}' was not checked: {error}"));
+                }
+            }
+        }
+    }
+}
+
+/// Bytes of chunks that were vouched for and differ.
+fn wrong_bytes(
+    store: &dyn SnapshotStore,
+    claim: &Vouched,
+    snapshot: SnapshotId,
+    files: &[FileRecord],
+) -> Result<u64> {
+    let Some((lists, file)) = store.chunk_lists().zip(file_of(files, &claim.local)) else {
+        return Ok(0);
+    };
+    let now = tree_path(&file.path)?;
+    let differing = lists.differing_chunks((&claim.snapshot, &claim.stored), (&snapshot, &now))?;
+    let is_claimed = |chunk: &&Range<u64>| {
+        let mut ranges = claim.ranges.iter();
+        ranges.any(|range| range.start <= chunk.start && chunk.end <= range.end)
+    };
+    let wrong = differing.iter().filter(is_claimed);
+    Ok(wrong
+        .map(|chunk| chunk.end.saturating_sub(chunk.start))
+        .sum())
+}
+
+fn file_of<'a>(files: &'a [FileRecord], original: &Path) -> Option<&'a FileRecord> {
+    files.iter().find(|file| file.original == original)
+}
+
+impl Drop for Tracker<'_> {
+    fn drop(&mut self) {
+        // The record names them: what cannot be removed now is removed later.
+        let _ = remove_files(std::mem::take(&mut self.made));
+    }
+}

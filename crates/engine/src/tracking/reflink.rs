@@ -1,0 +1,217 @@
+//! Clones of images, kept from one snapshot to the next, on file systems where files can share their data.
+//!
+//! Why it is right: docs/design/tracking.md. Guarantees: [`unchanged`] names only ranges in which both files
+//! hold the same bytes as long as nobody writes to either; whatever the file system says in a way that is no
+//! proof is left out. Not guaranteed: that it names all of them.
+
+use std::fs::File;
+use std::io;
+use std::iter::Peekable;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use vrs_repository::store::FileStamp;
+use vrs_virtualbox::MachineId;
+
+use crate::error::{Error, Result};
+use crate::manifest::Stamp;
+use crate::platform;
+use crate::platform::reflink::{Extent, Extents, clone_file};
+
+/// The folder for clones, beside the image: a clone has to be on the image's volume.
+const FOLDER: &str = ".vrs-tracking";
+
+/// A clone of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HeldClone {
+    pub(crate) path: PathBuf,
+    /// Nobody writes to it.
+    pub(crate) stamp: Stamp,
+}
+
+impl HeldClone {
+    /// Makes a clone of an image at a path that [`new_path`] gave. An error says why there can be none.
+    pub(crate) fn make(image: &Path, path: PathBuf) -> io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            platform::create_private_folder(folder).map_err(io::Error::other)?;
+        }
+        clone_file(image, &path)?;
+        let stamp = FileStamp::of(&path)?.into();
+        Ok(Self { path, stamp })
+    }
+
+    /// Whether the clone is the one that was made.
+    pub(crate) fn is_sound(&self) -> bool {
+        FileStamp::of(&self.path).is_ok_and(|now| Stamp::from(now) == self.stamp)
+    }
+}
+
+/// A path for a clone that nothing has.
+pub(crate) fn new_path(image: &Path, machine: MachineId) -> PathBuf {
+    folder_for(image).join(format!("{machine}-{}", Uuid::new_v4()))
+}
+
+fn folder_for(image: &Path) -> PathBuf {
+    image.parent().unwrap_or(Path::new("/")).join(FOLDER)
+}
+
+/// All clones of a machine's images that lie beside an image.
+pub(crate) fn clones_beside(image: &Path, machine: MachineId) -> Vec<PathBuf> {
+    let prefix = format!("{machine}-");
+    let entries = std::fs::read_dir(folder_for(image)).into_iter().flatten();
+    let is_of_machine = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with(&prefix))
+    };
+    let paths = entries.flatten().map(|entry| entry.path());
+    paths.filter(is_of_machine).collect()
+}
+
+/// Removes a clone, and its folder with the last one.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::io("remove", path, error));
+        }
+        _ => {}
+    }
+    if let Some(folder) = path.parent().filter(|folder| folder.ends_with(FOLDER)) {
+        // Others may be in it.
+        let _ = std::fs::remove_dir(folder);
+    }
+    Ok(())
+}
+
+/// Ranges in which two files of one volume hold the same bytes, without those
+/// that are shorter than a chunk. Nobody may write to either meanwhile.
+pub(crate) fn unchanged(
+    one: &Path,
+    other: &Path,
+    shortest_bytes: u64,
+) -> io::Result<Vec<Range<u64>>> {
+    let (one, other) = (File::open(one)?, File::open(other)?);
+    let end = one.metadata()?.len().min(other.metadata()?.len());
+    let compare = || shared(Extents::of(&one), Extents::of(&other), end, shortest_bytes);
+    // A file system may move data while it is asked, so that a place which one file has left is told of
+    // the other a moment later. What is told twice in a row was not on its way.
+    let (first, second) = (compare()?, compare()?);
+    Ok(both(&first, &second))
+}
+
+/// What a file has from some byte on: data at a place, or a hole.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    end: u64,
+    /// `None` for what proves nothing.
+    content: Option<Content>,
+}
+
+/// Equal contents hold equal bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Zeros,
+    /// The volume's offset less the file's.
+    At(i128),
+}
+
+/// Walks along a file's extents.
+struct Walk<I: Iterator> {
+    extents: Peekable<I>,
+    end: u64,
+}
+
+impl<I: Iterator<Item = io::Result<Extent>>> Walk<I> {
+    /// What the file has at `offset`. Offsets only ever grow.
+    fn at(&mut self, offset: u64) -> io::Result<Piece> {
+        loop {
+            let Some(next) = self.extents.peek() else {
+                return Ok(self.hole_until(u64::MAX));
+            };
+            let extent = match next {
+                Ok(extent) => *extent,
+                Err(error) => return Err(io::Error::new(error.kind(), error.to_string())),
+            };
+            if extent.length_bytes == 0 {
+                return Err(io::Error::other("an extent of nothing"));
+            }
+            let after = extent.start.saturating_add(extent.length_bytes);
+            if after <= offset {
+                self.extents.next();
+            } else if offset < extent.start {
+                return Ok(self.hole_until(extent.start));
+            } else {
+                let distance = i128::from(extent.physical).saturating_sub(extent.start.into());
+                return Ok(Piece {
+                    end: after.min(self.end),
+                    content: extent.is_plain.then_some(Content::At(distance)),
+                });
+            }
+        }
+    }
+
+    fn hole_until(&self, end: u64) -> Piece {
+        Piece {
+            end: end.min(self.end),
+            content: Some(Content::Zeros),
+        }
+    }
+}
+
+/// Ranges below `end` in which two lists of extents say the same.
+fn shared(
+    one: impl Iterator<Item = io::Result<Extent>>,
+    other: impl Iterator<Item = io::Result<Extent>>,
+    end: u64,
+    shortest_bytes: u64,
+) -> io::Result<Vec<Range<u64>>> {
+    let mut one = Walk {
+        extents: one.peekable(),
+        end,
+    };
+    let mut other = Walk {
+        extents: other.peekable(),
+        end,
+    };
+    // The first and the last chunk of a file may be short.
+    let is_worth_it = |run: &Range<u64>| {
+        let length_bytes = run.end.saturating_sub(run.start);
+        length_bytes >= shortest_bytes || (length_bytes > 0 && (run.start == 0 || run.end == end))
+    };
+    let mut found = Vec::new();
+    let mut run = 0..0;
+    let mut offset = 0;
+    while offset < end {
+        let (left, right) = (one.at(offset)?, other.at(offset)?);
+        let next = left.end.min(right.end);
+        if left.content.is_some() && left.content == right.content {
+            run.end = next;
+        } else {
+            found.extend(Some(run).filter(is_worth_it));
+            run = next..next;
+        }
+        offset = next;
+    }
+    found.extend(Some(run).filter(is_worth_it));
+    Ok(found)
+}
+
+/// What lies in ranges of both lists.
+fn both(one: &[Range<u64>], other: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut others = other.iter().peekable();
+    let mut found = Vec::new();
+    for range in one {
+        while let Some(next) = others.peek() {
+            let common = range.start.max(next.start)..range.end.min(next.end);
+            if common.start < common.end {
+                found.push(common);
+            }
+            if next.end > range.end {
+                break;
+            }
+            others.next();
+        }
+    }
+    found
+}
