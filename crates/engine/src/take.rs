@@ -124,12 +124,12 @@ fn at_rest(
     let begun = Timestamp::now();
     let mut ingest = store.ingest(progress)?;
     let mut subject = Subject::at_rest(host, plan)?;
-    let tracker = subject.track(host, store)?;
+    let tracker = subject.track(host, store, progress)?;
     let files = subject.store_files(ingest.as_mut(), progress)?;
     subject.verify(host, &files)?;
     let manifest = subject.store_manifest(host, files, begun, set, ingest.as_mut())?;
     let (id, stats) = ingest.commit(&subject.label(host, begun, set))?;
-    let tracking = tracker.map(|tracker| tracker.finish(id, &manifest.files, progress));
+    let tracking = tracker.map(|tracker| tracker.finish(id, &manifest.files));
     Ok(Taken {
         id,
         manifest,

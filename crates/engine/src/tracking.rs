@@ -232,20 +232,29 @@ fn vouched(
         local: file.source.local.clone(),
         snapshot: image.snapshot,
         stored,
-        ranges: whole_chunks(ranges, image.stamp.size, file.stamp.size_bytes),
+        ranges: whole_chunks(ranges, image.grid, image.stamp.size, file.stamp.size_bytes),
     })
 }
 
-/// The last chunk of a file that has another length now would be cut otherwise by a scan.
-fn whole_chunks(mut ranges: Vec<Range<u64>>, old_bytes: u64, new_bytes: u64) -> Vec<Range<u64>> {
-    if old_bytes != new_bytes {
-        let last = old_bytes.min(new_bytes).saturating_sub(1);
-        for range in &mut ranges {
-            range.end = range.end.min(last);
-        }
-        ranges.retain(|range| range.start < range.end);
-    }
-    ranges
+/// The whole chunks in ranges. The last chunk of a file that has another length now would be cut otherwise by
+/// a scan.
+fn whole_chunks(
+    ranges: Vec<Range<u64>>,
+    grid: Grid,
+    old_bytes: u64,
+    new_bytes: u64,
+) -> Vec<Range<u64>> {
+    let cut = |range: Range<u64>| {
+        let is_to_the_end = old_bytes == new_bytes && range.end == new_bytes;
+        let end = match is_to_the_end {
+            true => range.end,
+            false => grid.point_before(range.end),
+        };
+        grid.point_after(range.start)..end
+    };
+    let mut chunks: Vec<_> = ranges.into_iter().map(cut).collect();
+    chunks.retain(|range| range.start < range.end);
+    chunks
 }
 
 /// The tracking of one take. The machine's lock is held and its images hold still from [`Tracker::begin`] until
@@ -253,6 +262,7 @@ fn whole_chunks(mut ranges: Vec<Range<u64>>, old_bytes: u64, new_bytes: u64) -> 
 pub(crate) struct Tracker<'a> {
     host: &'a Host,
     store: &'a dyn SnapshotStore,
+    progress: &'a dyn Progress,
     known: Known,
     /// What the next record says, but for the snapshot.
     next: Vec<Following>,
@@ -279,10 +289,12 @@ impl<'a> Tracker<'a> {
         machine: &Machine,
         force_scan: bool,
         files: &mut [FilePlan],
+        progress: &'a dyn Progress,
     ) -> Result<Self> {
         let mut tracker = Self {
             host,
             store,
+            progress,
             known: Known::read(host, store, machine)?,
             next: Vec::new(),
             claims: Vec::new(),
@@ -310,7 +322,20 @@ impl<'a> Tracker<'a> {
         let mut stray: Vec<PathBuf> = beside.collect();
         stray.retain(|path| !record.own_files().any(|own| own == path));
         stray.append(&mut record.left_behind);
-        remove_files(stray)
+        self.remove_files(stray)
+    }
+
+    fn remove_files(&self, files: Vec<PathBuf>) -> Result<()> {
+        for file in files {
+            self.progress.step("clone-remove");
+            reflink::remove(&file)?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, record: &TrackingRecord) -> Result<()> {
+        self.progress.step("tracking-record");
+        record::write(self.host, record)
     }
 
     fn follow(&mut self, files: &mut [&mut FilePlan]) -> Result<()> {
@@ -320,7 +345,7 @@ impl<'a> Tracker<'a> {
             .collect();
         // What is made is known before it is there.
         self.known.record.left_behind.clone_from(&planned);
-        record::write(self.host, &self.known.record)?;
+        self.write(&self.known.record)?;
         for (file, clone) in files.iter_mut().zip(planned) {
             self.follow_file(file, clone);
         }
@@ -370,17 +395,18 @@ impl<'a> Tracker<'a> {
         image: &Path,
         path: PathBuf,
     ) -> std::result::Result<HeldClone, String> {
-        let room = platform::allocated_bytes(image).and_then(|needed_bytes| {
-            self.promised_bytes = self.promised_bytes.saturating_add(needed_bytes);
-            Ok(platform::free_bytes(image)? >= self.promised_bytes)
-        });
-        if !room.map_err(|error| error.to_string())? {
-            let needed_bytes = self.promised_bytes;
+        let sizes = platform::allocated_bytes(image)
+            .and_then(|allocated_bytes| Ok((allocated_bytes, platform::free_bytes(image)?)));
+        let (allocated_bytes, free_bytes) = sizes.map_err(|error| error.to_string())?;
+        let promised_bytes = self.promised_bytes.saturating_add(allocated_bytes);
+        if free_bytes < promised_bytes {
             return Err(format!(
-                "its volume has no room for {needed_bytes} bytes more, which its clone could come to need"
+                "its volume has no room for the {allocated_bytes} bytes that its clone could come to need"
             ));
         }
+        self.promised_bytes = promised_bytes;
         self.made.push(path.clone());
+        self.progress.step("clone");
         HeldClone::make(image, path).map_err(|error| format!("it cannot be cloned ({error})"))
     }
 
@@ -411,47 +437,35 @@ impl<'a> Tracker<'a> {
 
 impl Tracker<'_> {
     /// What the snapshot that was made says to the next take. Nothing that fails here harms the snapshot.
-    pub(crate) fn finish(
-        mut self,
-        snapshot: SnapshotId,
-        files: &[FileRecord],
-        progress: &dyn Progress,
-    ) -> TrackingReport {
-        if let Err(error) = self.conclude(snapshot, files, progress) {
+    pub(crate) fn finish(mut self, snapshot: SnapshotId, files: &[FileRecord]) -> TrackingReport {
+        if let Err(error) = self.conclude(snapshot, files) {
             let note = format!("the next take reads all: {error}");
             self.known.report.notes.push(note);
         }
         std::mem::take(&mut self.known.report)
     }
 
-    fn conclude(
-        &mut self,
-        snapshot: SnapshotId,
-        files: &[FileRecord],
-        progress: &dyn Progress,
-    ) -> Result<()> {
+    fn conclude(&mut self, snapshot: SnapshotId, files: &[FileRecord]) -> Result<()> {
         let machine = self.known.record.machine;
         self.check_claims(snapshot, files);
         let wrong_bytes = self.known.report.wrong_bytes;
         if wrong_bytes > 0 {
-            progress.warn(&format!(
+            self.progress.warn(&format!(
                 "tracking was wrong about {wrong_bytes} bytes of machine '{}': snapshots that were taken since the last scan may hold older data there; this one was read in whole and is right, and tracking begins anew",
                 self.known.record.machine_name
             ));
             return forget(self.host, machine);
         }
-        let before = own_files(&self.known.record);
-        let record = self.successor(snapshot, files);
+        let mut record = self.successor(snapshot, files);
         if record.images.is_empty() {
             return forget(self.host, machine);
         }
-        record::write(self.host, &record)?;
+        record.left_behind = own_files(&self.known.record);
+        let needed: Vec<_> = record.own_files().map(Path::to_owned).collect();
+        record.left_behind.retain(|path| !needed.contains(path));
+        self.write(&record)?;
         self.made.clear();
-        let needed: Vec<_> = record.own_files().collect();
-        let useless = before
-            .into_iter()
-            .filter(|path| !needed.contains(&path.as_path()));
-        remove_files(useless.collect())
+        self.remove_files(record.left_behind)
     }
 
     fn successor(&mut self, snapshot: SnapshotId, files: &[FileRecord]) -> TrackingRecord {
@@ -474,7 +488,6 @@ impl Tracker<'_> {
                 true => known.record.takes_since_scan.saturating_add(1),
                 false => 0,
             },
-            left_behind: own_files(&known.record),
             images,
             ..known.record.clone()
         }

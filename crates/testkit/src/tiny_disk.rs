@@ -56,7 +56,7 @@ impl TinyDisk {
     }
 }
 
-fn mount(what: &[&OsStr], folder: &Path) {
+pub(crate) fn mount(what: &[&OsStr], folder: &Path) {
     let mut mount = Command::new("mount");
     let output = mount.args(what).arg(folder).output().expect("mount starts");
     let complaint = String::from_utf8_lossy(&output.stderr);

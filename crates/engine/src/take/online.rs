@@ -176,7 +176,7 @@ impl Taking<'_> {
         let manifest =
             subject.store_manifest(self.host, files, self.begun, self.set, ingest.as_mut())?;
         let (id, stats) = ingest.commit(&subject.label(self.host, self.begun, self.set))?;
-        let tracking = tracker.map(|tracker| tracker.finish(id, &manifest.files, self.progress));
+        let tracking = tracker.map(|tracker| tracker.finish(id, &manifest.files));
         match thawed {
             Ok(()) => Ok(Taken {
                 id,
@@ -201,7 +201,7 @@ impl Taking<'_> {
         low_water: &'b LowWater<'b>,
     ) -> Result<ReadMachine<'b>> {
         let mut subject = self.subject(plan, mode, frozen)?;
-        let tracker = subject.track(self.host, self.store)?;
+        let tracker = subject.track(self.host, self.store, low_water)?;
         let mut ingest = self.store.ingest(low_water)?;
         let files = subject.store_files(ingest.as_mut(), low_water)?;
         subject.verify(self.host, &files)?;

@@ -72,6 +72,7 @@ impl<'a> Subject<'a> {
         &mut self,
         host: &'b Host,
         store: &'b dyn SnapshotStore,
+        progress: &'b dyn Progress,
     ) -> Result<Option<Tracker<'b>>> {
         let options = &self.plan.options;
         if !options.track {
@@ -79,7 +80,8 @@ impl<'a> Subject<'a> {
             return Ok(None);
         }
         let force_scan = options.force_read;
-        Tracker::begin(host, store, &self.machine, force_scan, &mut self.files).map(Some)
+        let files = &mut self.files;
+        Tracker::begin(host, store, &self.machine, force_scan, files, progress).map(Some)
     }
 
     /// Tells how long the machine stood still in the end.

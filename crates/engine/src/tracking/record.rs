@@ -76,6 +76,37 @@ impl Grid {
             Chunking::ContentDefined { .. } | Chunking::Whole => None,
         }
     }
+
+    /// The last cut up to an offset; the file's beginning is one.
+    pub(crate) const fn point_before(self, offset: u64) -> u64 {
+        offset.saturating_sub(self.bytes_into_chunk(offset))
+    }
+
+    /// The first cut from an offset on.
+    pub(crate) const fn point_after(self, offset: u64) -> u64 {
+        match (offset, self.bytes_into_chunk(offset)) {
+            (0, _) | (_, 0) => offset,
+            (_, into) => {
+                let rest = (self.chunk_bytes as u64).saturating_sub(into);
+                offset.saturating_add(rest)
+            }
+        }
+    }
+
+    /// How far an offset is behind the cut before it.
+    const fn bytes_into_chunk(self, offset: u64) -> u64 {
+        let chunk_bytes = self.chunk_bytes as u64;
+        let (Some(phase), Some(into)) = (
+            self.phase_bytes.checked_rem(chunk_bytes),
+            offset.checked_rem(chunk_bytes),
+        ) else {
+            return 0;
+        };
+        match into.checked_sub(phase) {
+            Some(into) => into,
+            None => into.saturating_add(chunk_bytes).saturating_sub(phase),
+        }
+    }
 }
 
 /// How it is told which parts of an image are as they were.
