@@ -119,13 +119,21 @@ impl Context {
     pub fn host_in_order(&self) -> Result<Host> {
         let host = self.host()?;
         self.tell_owed(&recover::owed(&host)?);
-        tracking::sweep(&host)?;
+        self.sweep(&host);
         Ok(host)
     }
 
     /// Whether the config file wants a machine to be tracked.
     pub fn tracks(&self, machine: &Machine) -> bool {
         self.config.tracks(&machine.id.to_string(), &machine.name)
+    }
+
+    /// Removes what tracking left of machines and takes that are gone.
+    pub fn sweep(&self, host: &Host) {
+        if let Err(error) = tracking::sweep(host) {
+            self.printer
+                .note(&format!("what tracking left could not be removed: {error}"));
+        }
     }
 
     /// Says what was interrupted, and how to go on.

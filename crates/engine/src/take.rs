@@ -124,7 +124,7 @@ fn at_rest(
     let begun = Timestamp::now();
     let mut ingest = store.ingest(progress)?;
     let mut subject = Subject::at_rest(host, plan)?;
-    let tracker = subject.track(host, store, progress)?;
+    let tracker = subject.track(host, store, progress);
     let files = subject.store_files(ingest.as_mut(), progress)?;
     subject.verify(host, &files)?;
     let manifest = subject.store_manifest(host, files, begun, set, ingest.as_mut())?;

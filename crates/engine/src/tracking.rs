@@ -10,6 +10,7 @@
 mod record;
 mod reflink;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -24,12 +25,11 @@ use self::reflink::HeldClone;
 use crate::error::Result;
 use crate::host::Host;
 use crate::lock::MachineLock;
-use crate::machine::Machine;
 use crate::manifest::{FileRecord, FileRole, Stamp, tree_path};
 use crate::platform;
 use crate::take::{FilePlan, TakePlan};
 
-/// So many takes after a scan, the next one comes.
+/// Of so many takes in a row, one reads all.
 pub const SCAN_EVERY: u32 = 16;
 
 /// What tracking did, or would do, in a take.
@@ -71,19 +71,14 @@ impl TrackingReport {
 }
 
 /// What a take of the machine would find, without changing anything.
-pub(crate) fn foresee(
-    host: &Host,
-    store: &dyn SnapshotStore,
-    plan: &TakePlan,
-) -> Result<TrackingReport> {
-    let mut known = Known::read(host, store, &plan.machine)?;
-    known.report.is_scan |= plan.options.force_read;
+pub(crate) fn foresee(host: &Host, store: &dyn SnapshotStore, plan: &TakePlan) -> TrackingReport {
+    let mut known = Known::read(host, store, plan);
     for file in plan.files.iter().filter(|file| is_tracked(file)) {
         if !file.is_unchanged() || known.report.is_scan {
             known.vouch(file, &file.source.local);
         }
     }
-    Ok(known.report)
+    known.report
 }
 
 /// Images only, of those the ones that are cut on a grid.
@@ -91,12 +86,21 @@ fn is_tracked(file: &FilePlan) -> bool {
     file.role == FileRole::Disk && Grid::of(&file.source.chunking).is_some()
 }
 
-/// Removes what is kept for a machine. The caller holds its lock.
-pub(crate) fn forget(host: &Host, machine: MachineId) -> Result<()> {
+/// Removes what is kept for a machine. The caller holds its lock. What cannot be removed harms nobody but the
+/// volume.
+pub(crate) fn forget(host: &Host, machine: MachineId, progress: &dyn Progress) {
+    if let Err(error) = remove_record(host, machine) {
+        progress.warn(&format!(
+            "what tracking keeps could not be removed: {error}"
+        ));
+    }
+}
+
+fn remove_record(host: &Host, machine: MachineId) -> Result<()> {
     match record::read(host, machine)? {
         Found::Nothing => return Ok(()),
         Found::Useless(_) => {}
-        Found::Record(record) => remove_files(own_files(&record))?,
+        Found::Record(record) => remove_files(record.all_files())?,
     }
     record::remove(host, machine)
 }
@@ -104,32 +108,19 @@ pub(crate) fn forget(host: &Host, machine: MachineId) -> Result<()> {
 /// Removes what is kept for machines that are gone, and what an interrupted take left.
 pub fn sweep(host: &Host) -> Result<()> {
     for machine in record::machines(host)? {
-        let Found::Record(record) = record::read(host, machine)? else {
-            continue;
-        };
         // Who holds it is at work with just that.
-        let Ok(_lock) = MachineLock::take(&host.state_folder, machine, &record.machine_name) else {
+        let Ok(_lock) = MachineLock::take(&host.state_folder, machine, "") else {
             continue;
         };
-        if !record.settings_file.exists() {
-            forget(host, machine)?;
-        } else if !record.left_behind.is_empty() {
-            clear(host, record)?;
+        match record::read(host, machine)? {
+            Found::Record(record) if !record.settings_file.exists() => {
+                remove_record(host, machine)?;
+            }
+            Found::Record(record) => remove_files(record.left_behind)?,
+            Found::Nothing | Found::Useless(_) => {}
         }
     }
     Ok(())
-}
-
-/// Removes what an earlier take left.
-fn clear(host: &Host, mut record: TrackingRecord) -> Result<TrackingRecord> {
-    remove_files(std::mem::take(&mut record.left_behind))?;
-    record::write(host, &record)?;
-    Ok(record)
-}
-
-fn own_files(record: &TrackingRecord) -> Vec<PathBuf> {
-    let kept = record.own_files().map(Path::to_owned);
-    kept.chain(record.left_behind.iter().cloned()).collect()
 }
 
 fn remove_files(files: Vec<PathBuf>) -> Result<()> {
@@ -137,41 +128,57 @@ fn remove_files(files: Vec<PathBuf>) -> Result<()> {
 }
 
 /// What the record says, and what came of asking it.
-struct Known {
+struct Known<'a> {
     record: TrackingRecord,
+    /// Those that the repository has.
+    snapshots: &'a BTreeSet<SnapshotId>,
     report: TrackingReport,
 }
 
-impl Known {
-    fn read(host: &Host, store: &dyn SnapshotStore, machine: &Machine) -> Result<Self> {
-        let mut known = Self {
-            record: TrackingRecord::new(
-                machine.id,
-                machine.name.clone(),
-                machine.settings_file.clone(),
-                store.id(),
-            ),
-            report: TrackingReport::default(),
-        };
-        match record::read(host, machine.id)? {
-            Found::Nothing => {}
-            Found::Useless(why) => known.report.notes.push(format!("all is read: {why}")),
-            Found::Record(found) if found.repository == store.id() => known.record.take_over(found),
-            Found::Record(found) => {
-                known.record.left_behind = own_files(&found);
-                let why = "the last snapshot went into another repository";
-                known.report.notes.push(format!("all is read: {why}"));
+impl<'a> Known<'a> {
+    fn read(host: &Host, store: &dyn SnapshotStore, plan: &'a TakePlan) -> Self {
+        let machine = &plan.machine;
+        let (record, why) = match record::read(host, machine.id) {
+            Ok(Found::Record(record)) if record.repository == Some(store.id()) => {
+                (Some(record), None)
             }
+            Ok(Found::Record(record)) => {
+                let why = "the last snapshot went into another repository";
+                (Some(record.without_images()), Some(why.to_owned()))
+            }
+            Ok(Found::Useless(why)) => (None, Some(why.to_owned())),
+            Ok(Found::Nothing) => (None, None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let mut record = record.unwrap_or_else(|| TrackingRecord::new(machine.id));
+        record.machine_name.clone_from(&machine.name);
+        record.settings_file.clone_from(&machine.settings_file);
+        record.repository = Some(store.id());
+        let report = TrackingReport {
+            is_scan: plan.options.force_read
+                || record.takes_since_scan.saturating_add(1) >= SCAN_EVERY,
+            notes: why
+                .map(|why| format!("all is read: {why}"))
+                .into_iter()
+                .collect(),
+            ..TrackingReport::default()
+        };
+        Self {
+            record,
+            snapshots: &plan.snapshots,
+            report,
         }
-        known.report.is_scan = known.record.takes_since_scan >= SCAN_EVERY;
-        Ok(known)
     }
 
     /// What is unchanged of a file, whose present bytes `now` has.
     fn vouch(&mut self, file: &FilePlan, now: &Path) -> Option<Vouched> {
         let path = &file.source.local;
         let image = self.record.image(path)?;
-        match vouched(image, file, now) {
+        let vouched = match self.snapshots.contains(&image.snapshot) {
+            true => vouched(image, file, now),
+            false => Err("the snapshot that holds its former bytes is gone".to_owned()),
+        };
+        match vouched {
             Ok(vouched) => {
                 let lengths = vouched
                     .ranges
@@ -188,14 +195,6 @@ impl Known {
                 None
             }
         }
-    }
-}
-
-impl TrackingRecord {
-    fn take_over(&mut self, found: Self) {
-        self.takes_since_scan = found.takes_since_scan;
-        self.images = found.images;
-        self.left_behind = found.left_behind;
     }
 }
 
@@ -263,7 +262,7 @@ pub(crate) struct Tracker<'a> {
     host: &'a Host,
     store: &'a dyn SnapshotStore,
     progress: &'a dyn Progress,
-    known: Known,
+    known: Known<'a>,
     /// What the next record says, but for the snapshot.
     next: Vec<Following>,
     /// What a scan compares.
@@ -282,35 +281,34 @@ struct Following {
 }
 
 impl<'a> Tracker<'a> {
-    /// Looks at what is known, and takes care that the files hand over what is unchanged.
+    /// Looks at what is known, and takes care that the files hand over what is unchanged. What fails here costs
+    /// time and no more.
     pub(crate) fn begin(
         host: &'a Host,
         store: &'a dyn SnapshotStore,
-        machine: &Machine,
-        force_scan: bool,
+        plan: &'a TakePlan,
         files: &mut [FilePlan],
         progress: &'a dyn Progress,
-    ) -> Result<Self> {
+    ) -> Self {
         let mut tracker = Self {
             host,
             store,
             progress,
-            known: Known::read(host, store, machine)?,
+            known: Known::read(host, store, plan),
             next: Vec::new(),
             claims: Vec::new(),
             made: Vec::new(),
             promised_bytes: 0,
         };
-        tracker.known.report.is_scan |= force_scan;
         let mut tracked: Vec<_> = files.iter_mut().filter(|file| is_tracked(file)).collect();
-        tracker.clear(&tracked)?;
-        if store.chunk_lists().is_none() {
-            let why = "tracking does nothing here: this kind of repository reads images in whole";
-            tracker.known.report.notes.push(why.to_owned());
-            return Ok(tracker);
+        let begun = tracker
+            .clear(&tracked)
+            .and_then(|()| tracker.follow(&mut tracked));
+        if let Err(error) = begun {
+            let note = format!("all is read: {error}");
+            tracker.known.report.notes.push(note);
         }
-        tracker.follow(&mut tracked)?;
-        Ok(tracker)
+        tracker
     }
 
     /// Removes what earlier takes left of this machine, also where no record tells of it.
@@ -339,6 +337,11 @@ impl<'a> Tracker<'a> {
     }
 
     fn follow(&mut self, files: &mut [&mut FilePlan]) -> Result<()> {
+        if self.store.chunk_lists().is_none() {
+            let why = "tracking does nothing here: this kind of repository reads images in whole";
+            self.known.report.notes.push(why.to_owned());
+            return Ok(());
+        }
         let planned: Vec<_> = files
             .iter()
             .map(|file| reflink::new_path(&file.source.local, self.known.record.machine))
@@ -454,13 +457,13 @@ impl Tracker<'_> {
                 "tracking was wrong about {wrong_bytes} bytes of machine '{}': snapshots that were taken since the last scan may hold older data there; this one was read in whole and is right, and tracking begins anew",
                 self.known.record.machine_name
             ));
-            return forget(self.host, machine);
+            return remove_record(self.host, machine);
         }
         let mut record = self.successor(snapshot, files);
         if record.images.is_empty() {
-            return forget(self.host, machine);
+            return remove_record(self.host, machine);
         }
-        record.left_behind = own_files(&self.known.record);
+        record.left_behind = self.known.record.all_files();
         let needed: Vec<_> = record.own_files().map(Path::to_owned).collect();
         record.left_behind.retain(|path| !needed.contains(path));
         self.write(&record)?;

@@ -38,7 +38,7 @@ pub fn execute(
     let _lock = MachineLock::take(&host.state_folder, intent.machine, &intent.machine_name)?;
     recover::refuse_if_owed(host, intent.machine)?;
     // What it keeps would hold all that is written over now.
-    tracking::forget(host, intent.machine)?;
+    tracking::forget(host, intent.machine, progress);
     let mut journal = host.journals().begin(
         intent.machine,
         Intent::Restore(Box::new(intent.clone())),

@@ -201,7 +201,7 @@ impl Taking<'_> {
         low_water: &'b LowWater<'b>,
     ) -> Result<ReadMachine<'b>> {
         let mut subject = self.subject(plan, mode, frozen)?;
-        let tracker = subject.track(self.host, self.store, low_water)?;
+        let tracker = subject.track(self.host, self.store, low_water);
         let mut ingest = self.store.ingest(low_water)?;
         let files = subject.store_files(ingest.as_mut(), low_water)?;
         subject.verify(self.host, &files)?;

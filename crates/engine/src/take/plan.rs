@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use vrs_repository::id::SnapshotId;
 use vrs_repository::store::{Chunking, FileSource, FileStamp, PreviousFile, SnapshotStore};
 use vrs_virtualbox::{MachineSettings, MediumId};
 
@@ -90,6 +91,8 @@ pub struct TakePlan {
     pub files: Vec<FilePlan>,
     /// The snapshot it builds on.
     pub previous: Option<Previous>,
+    /// All snapshots of the repository.
+    pub(crate) snapshots: BTreeSet<SnapshotId>,
     /// What tracking would vouch for, if the user wants it.
     pub tracking: Option<TrackingReport>,
     /// What the user said.
@@ -125,12 +128,13 @@ impl TakePlan {
             skipped,
             files: Vec::new(),
             previous,
+            snapshots: snapshots.iter().map(|snapshot| snapshot.id).collect(),
             tracking: None,
             options,
         };
         plan.files = plan.files_of(&plan.to_store(host, &plan.inventory)?)?;
         if plan.options.track {
-            plan.tracking = Some(tracking::foresee(host, store, &plan)?);
+            plan.tracking = Some(tracking::foresee(host, store, &plan));
         }
         Ok(plan)
     }

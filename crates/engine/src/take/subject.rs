@@ -73,15 +73,16 @@ impl<'a> Subject<'a> {
         host: &'b Host,
         store: &'b dyn SnapshotStore,
         progress: &'b dyn Progress,
-    ) -> Result<Option<Tracker<'b>>> {
-        let options = &self.plan.options;
-        if !options.track {
-            tracking::forget(host, self.machine.id)?;
-            return Ok(None);
+    ) -> Option<Tracker<'b>>
+    where
+        'a: 'b,
+    {
+        if !self.plan.options.track {
+            tracking::forget(host, self.machine.id, progress);
+            return None;
         }
-        let force_scan = options.force_read;
         let files = &mut self.files;
-        Tracker::begin(host, store, &self.machine, force_scan, files, progress).map(Some)
+        Some(Tracker::begin(host, store, self.plan, files, progress))
     }
 
     /// Tells how long the machine stood still in the end.

@@ -31,8 +31,8 @@ pub(crate) struct TrackingRecord {
     pub(crate) machine_name: String,
     /// Where its settings are: a machine without them is gone.
     pub(crate) settings_file: PathBuf,
-    /// The repository with the snapshots.
-    pub(crate) repository: RepositoryId,
+    /// The repository with the snapshots; none before there is one.
+    pub(crate) repository: Option<RepositoryId>,
     /// Takes in a row that relied on a record.
     pub(crate) takes_since_scan: u32,
     pub(crate) images: Vec<TrackedImage>,
@@ -138,21 +138,26 @@ impl TrackedImage {
 
 impl TrackingRecord {
     /// An empty one.
-    pub(crate) fn new(
-        machine: MachineId,
-        machine_name: String,
-        settings_file: PathBuf,
-        repository: RepositoryId,
-    ) -> Self {
+    pub(crate) fn new(machine: MachineId) -> Self {
         Self {
             version: VERSION,
             machine,
-            machine_name,
-            settings_file,
-            repository,
+            machine_name: String::new(),
+            settings_file: PathBuf::new(),
+            repository: None,
             takes_since_scan: 0,
             images: Vec::new(),
             left_behind: Vec::new(),
+        }
+    }
+
+    /// What is left of it where its images are no use.
+    pub(crate) fn without_images(self) -> Self {
+        Self {
+            left_behind: self.all_files(),
+            images: Vec::new(),
+            takes_since_scan: 0,
+            ..self
         }
     }
 
@@ -165,6 +170,12 @@ impl TrackingRecord {
         self.images
             .iter()
             .flat_map(|image| image.method.own_files())
+    }
+
+    /// Files that vrs made for the machine.
+    pub(crate) fn all_files(&self) -> Vec<PathBuf> {
+        let needed = self.own_files().map(Path::to_owned);
+        needed.chain(self.left_behind.iter().cloned()).collect()
     }
 }
 

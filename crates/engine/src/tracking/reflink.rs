@@ -54,6 +54,8 @@ pub(crate) fn new_path(image: &Path, machine: MachineId) -> PathBuf {
 }
 
 fn folder_for(image: &Path) -> PathBuf {
+    // The image may be named by a link from another volume.
+    let image = image.canonicalize().unwrap_or_else(|_| image.to_owned());
     image.parent().unwrap_or(Path::new("/")).join(FOLDER)
 }
 
