@@ -259,3 +259,54 @@ fn verified(content: &[u8]) -> Option<&[u8]> {
     let text = text.strip_prefix(b"\n")?;
     (blake3::hash(text).to_hex().as_bytes() == sum).then_some(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_are_those_of_the_grid() {
+        let grid = Grid {
+            chunk_bytes: 8,
+            phase_bytes: 19,
+        };
+        // 0, 3, 11, 19, 27...
+        let before: Vec<u64> = [0, 2, 3, 10, 11, 18, 19, 27]
+            .map(|at| grid.point_before(at))
+            .into();
+        assert_eq!(before, [0, 0, 3, 3, 11, 11, 19, 27]);
+        let after: Vec<u64> = [0, 1, 3, 4, 11, 12, 20]
+            .map(|at| grid.point_after(at))
+            .into();
+        assert_eq!(after, [0, 3, 3, 11, 11, 19, 27]);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = Host {
+            virtualbox: Err(String::new()),
+            state_folder: folder.path().to_owned(),
+            name: String::new(),
+        };
+        let machine = "317fdc28-d400-4c87-bfc2-a2139ff50b5d".parse().unwrap();
+        let record = TrackingRecord::new(machine);
+        write(&host, &record).unwrap();
+        assert!(matches!(read(&host, machine).unwrap(), Found::Record(found) if found == record));
+        assert_eq!(machines(&host).unwrap(), [machine]);
+        let path = path_of(&host, machine);
+        let content = std::fs::read(&path).unwrap();
+        for bit in 0..content.len() * 8 {
+            let mut damaged = content.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &damaged).unwrap();
+            assert!(matches!(read(&host, machine).unwrap(), Found::Useless(_)));
+        }
+        for length in 0..content.len() {
+            std::fs::write(&path, &content[..length]).unwrap();
+            assert!(matches!(read(&host, machine).unwrap(), Found::Useless(_)));
+        }
+        remove(&host, machine).unwrap();
+        assert!(matches!(read(&host, machine).unwrap(), Found::Nothing));
+    }
+}

@@ -217,3 +217,136 @@ fn both(one: &[Range<u64>], other: &[Range<u64>]) -> Vec<Range<u64>> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Blocks of a volume, `None` for holes, with whether the file system is sure of their place.
+    type Map = Vec<Option<(u64, bool)>>;
+
+    const BLOCK_BYTES: u64 = 4096;
+
+    fn extents(map: &Map) -> Vec<io::Result<Extent>> {
+        let mut found: Vec<Extent> = Vec::new();
+        for (number, block) in (0..).zip(map) {
+            let Some((place, is_plain)) = *block else {
+                continue;
+            };
+            let (start, physical) = (number * BLOCK_BYTES, place * BLOCK_BYTES);
+            match found.last_mut() {
+                Some(last)
+                    if last.start + last.length_bytes == start
+                        && last.physical + last.length_bytes == physical
+                        && last.is_plain == is_plain =>
+                {
+                    last.length_bytes += BLOCK_BYTES;
+                }
+                _ => found.push(Extent {
+                    start,
+                    length_bytes: BLOCK_BYTES,
+                    physical,
+                    is_plain,
+                }),
+            }
+        }
+        found.into_iter().map(Ok).collect()
+    }
+
+    /// Blocks that are proven equal.
+    fn equal(one: &Map, other: &Map) -> Vec<bool> {
+        let sure = |block: &Option<(u64, bool)>| block.is_none_or(|(_, is_plain)| is_plain);
+        let pairs = one.iter().zip(other);
+        pairs
+            .map(|(one, other)| one == other && sure(one))
+            .collect()
+    }
+
+    fn covered(ranges: &[Range<u64>], blocks: usize) -> Vec<bool> {
+        let starts = (0..blocks as u64).map(|number| number * BLOCK_BYTES);
+        starts
+            .map(|start| ranges.iter().any(|range| range.contains(&start)))
+            .collect()
+    }
+
+    fn map() -> impl Strategy<Value = Map> {
+        let block = prop_oneof![
+            1 => Just(None),
+            4 => (0..6u64, prop::bool::weighted(0.9)).prop_map(Some),
+        ];
+        prop::collection::vec(block, 0..24)
+    }
+
+    proptest! {
+        #[test]
+        fn just_equal_places_are_shared((one, other) in (map(), map()), like in prop::bool::ANY) {
+            let other = if like { one.clone() } else { other };
+            let blocks = one.len().min(other.len());
+            let end = blocks as u64 * BLOCK_BYTES;
+            let found = shared(extents(&one).into_iter(), extents(&other).into_iter(), end, 1).unwrap();
+            prop_assert_eq!(covered(&found, blocks), equal(&one, &other));
+            prop_assert!(found.windows(2).all(|pair| pair[0].end < pair[1].start));
+        }
+
+        #[test]
+        fn both_is_the_intersection(one in map(), other in map()) {
+            let runs = |map: &Map| {
+                let solid = map.iter().map(|_| Some((0, true))).collect();
+                let end = map.len() as u64 * BLOCK_BYTES;
+                // Where the map has block 0.
+                let zeros: Map = map.iter().map(|block| block.filter(|(place, _)| *place == 0)).collect();
+                let all: Map = solid;
+                shared(same_place(&zeros), same_place(&all), end, 1).unwrap()
+            };
+            let (left, right) = (runs(&one), runs(&other));
+            let blocks = one.len().max(other.len());
+            let expected: Vec<bool> = covered(&left, blocks)
+                .into_iter()
+                .zip(covered(&right, blocks))
+                .map(|(left, right)| left && right)
+                .collect();
+            prop_assert_eq!(covered(&both(&left, &right), blocks), expected);
+        }
+    }
+
+    /// Each block where it is in the file.
+    fn same_place(map: &Map) -> impl Iterator<Item = io::Result<Extent>> + use<> {
+        let placed: Map = (0..)
+            .zip(map)
+            .map(|(number, block)| block.map(|(_, is_plain)| (number, is_plain)))
+            .collect();
+        extents(&placed).into_iter()
+    }
+
+    #[test]
+    fn what_is_shorter_than_a_chunk_is_no_use_but_at_the_ends() {
+        let places = |places: &[u64]| places.iter().map(|place| Some((*place, true))).collect();
+        let one: Map = places(&[1, 2, 3, 4, 5, 6, 7, 8]);
+        let other: Map = places(&[1, 0, 3, 0, 5, 6, 0, 8]);
+        let end = 8 * BLOCK_BYTES;
+        let found = shared(
+            extents(&one).into_iter(),
+            extents(&other).into_iter(),
+            end,
+            2 * BLOCK_BYTES,
+        );
+        let block = |from: u64, to: u64| from * BLOCK_BYTES..to * BLOCK_BYTES;
+        assert_eq!(found.unwrap(), [block(0, 1), block(4, 6), block(7, 8)]);
+    }
+
+    #[test]
+    fn an_answer_without_sense_is_an_error() {
+        let nothing = Extent {
+            start: 0,
+            length_bytes: 0,
+            physical: 0,
+            is_plain: true,
+        };
+        let one = || std::iter::once(Ok(nothing));
+        assert!(shared(one(), one(), BLOCK_BYTES, 1).is_err());
+        let failed = || std::iter::once(Err(io::ErrorKind::Unsupported.into()));
+        assert!(shared(failed(), one(), BLOCK_BYTES, 1).is_err());
+    }
+}
