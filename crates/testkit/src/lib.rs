@@ -25,6 +25,7 @@ mod linux_guest;
 mod linux_records;
 mod loop_disk;
 mod machine;
+mod mounted;
 mod read_errors;
 mod repository;
 mod rig;

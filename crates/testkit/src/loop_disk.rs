@@ -10,7 +10,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::tiny_disk::mount;
+use crate::mounted::Mounted;
 
 /// XFS takes no less than 300 MB.
 const SIZE_BYTES: u64 = 512 << 20;
@@ -23,9 +23,6 @@ pub struct LoopDisk {
     _file: TempDir,
 }
 
-#[derive(Debug)]
-struct Mounted(TempDir);
-
 impl LoopDisk {
     /// Makes and mounts a file system of a kind that `mkfs.KIND` makes: "btrfs", "xfs", "ext4". `options` are
     /// those of the mount.
@@ -34,24 +31,30 @@ impl LoopDisk {
     /// When it cannot be made or mounted.
     #[must_use]
     pub fn mount(kind: &str, options: &str) -> Self {
+        Self::mount_in(None, kind, options)
+    }
+
+    /// As [`LoopDisk::mount`], in a new folder in `folder`, and for the programs whose root directory is
+    /// `root` at the same path.
+    pub(crate) fn mount_seen_from(folder: &Path, root: &Path, kind: &str) -> Self {
+        let disk = Self::mount_in(Some(folder), kind, "");
+        Self {
+            mounted: disk.mounted.seen_from(root),
+            ..disk
+        }
+    }
+
+    fn mount_in(folder: Option<&Path>, kind: &str, options: &str) -> Self {
         let file = tempfile::tempdir().expect("a temporary folder");
         let device = file.path().join("device");
         let created = File::create(&device).and_then(|file| file.set_len(SIZE_BYTES));
         created.expect("room for a sparse file");
-        let mut make = Command::new(format!("mkfs.{kind}"));
-        let path = std::env::var("PATH").unwrap_or_default();
-        make.env("PATH", format!("{path}:/usr/sbin:/sbin"));
-        let output = make.arg("-q").arg(&device).output();
-        let output = output.expect("mkfs starts; scripts/setup-tests installs it");
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "no {kind}: {complaint}");
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        make(kind, &device);
         let options = format!("loop,{options}");
         let what = ["-t", kind, "-o", options.trim_end_matches(',')].map(OsStr::new);
         let what: Vec<_> = what.into_iter().chain([device.as_os_str()]).collect();
-        mount(&what, folder.path());
         Self {
-            mounted: Mounted(folder),
+            mounted: Mounted::new(&what, folder),
             _file: file,
         }
     }
@@ -59,13 +62,16 @@ impl LoopDisk {
     /// Where it is mounted.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.mounted.0.path()
+        self.mounted.path()
     }
 }
 
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // Lazily, because a failed test may still hold files open.
-        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
-    }
+fn make(kind: &str, device: &Path) {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut make = Command::new(format!("mkfs.{kind}"));
+    make.env("PATH", format!("{path}:/usr/sbin:/sbin"));
+    let output = make.arg("-q").arg(device).output();
+    let output = output.expect("mkfs starts; scripts/setup-tests installs it");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "no {kind}: {complaint}");
 }
