@@ -1,6 +1,6 @@
 //! Knowing which parts of an image are as they were in the last snapshot, so that they need not be read.
 //!
-//! Guarantees: off unless asked for. A range is vouched for only where [`reflink`] proves that it is as it
+//! Guarantees: off unless asked for. A range is vouched for only where `reflink` proves that it is as it
 //! was; whatever is missing, damaged or not as it was left means that the image is read, with a note. What a
 //! record says is compared with what is there at every [`SCAN_EVERY`]th take, which reads all. Whatever vrs
 //! keeps for it is told by a record first, and goes with it.

@@ -265,12 +265,13 @@ fn write_tracking(out: &mut dyn Write, tracking: Option<&TrackingReport>) -> io:
     };
     let vouched = tracking.images.iter().map(|image| image.vouched_bytes);
     let vouched = text::size(vouched.sum());
-    match tracking.is_scan {
-        true => writeln!(
+    match (tracking.is_scan, tracking.images.is_empty()) {
+        (_, true) => {}
+        (true, _) => writeln!(
             out,
             "  tracking: all is read, to check the {vouched} that it vouches for"
         )?,
-        false => writeln!(out, "  tracking: {vouched} known to be unchanged")?,
+        (false, _) => writeln!(out, "  tracking: {vouched} known to be unchanged")?,
     }
     let mut notes = tracking.notes.iter();
     notes.try_for_each(|note| writeln!(out, "  note: {}", text::name(note)))

@@ -93,9 +93,19 @@ pub(crate) fn unchanged(
     other: &Path,
     shortest_bytes: u64,
 ) -> io::Result<Vec<Range<u64>>> {
+    if platform::volume_of(one) != platform::volume_of(other) {
+        return Err(io::ErrorKind::CrossesDevices.into());
+    }
     let (one, other) = (File::open(one)?, File::open(other)?);
     let end = one.metadata()?.len().min(other.metadata()?.len());
-    let compare = || shared(Extents::of(&one), Extents::of(&other), end, shortest_bytes);
+    let compare = || {
+        shared(
+            Extents::of(&one)?,
+            Extents::of(&other)?,
+            end,
+            shortest_bytes,
+        )
+    };
     // A file system may move data while it is asked, so that a place which one file has left is told of
     // the other a moment later. What is told twice in a row was not on its way.
     let (first, second) = (compare()?, compare()?);
@@ -219,6 +229,7 @@ fn both(one: &[Range<u64>], other: &[Range<u64>]) -> Vec<Range<u64>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use proptest::prelude::*;
 
