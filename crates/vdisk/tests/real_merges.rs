@@ -14,6 +14,8 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
 
 use support::MIB;
 use vrs_testkit::{GuestRecords, Rig, RigMachine};
@@ -67,16 +69,22 @@ fn leave_tracker(machine: &RigMachine<'_>, name: &str) {
     machine.call("setextradata", &[WITHOUT_STATE]);
 }
 
-/// Looks at the frozen base, and checks each byte that need not have been read.
-fn look(machine: &RigMachine<'_>, disk: u32, last: &Stored) -> Stored {
-    let now = Stored::of(machine, disk);
-    let kept = kept_ranges(&last.head, &last.merged, &now.head).unwrap();
+/// How much merges kept. All of that is checked.
+fn compare(last: &Stored, merged: &[VdiHead], now: &Stored) -> u64 {
+    let kept = kept_ranges(&last.head, merged, &now.head).unwrap();
     let mut kept_bytes = 0;
     for range in kept {
         let place = range.start as usize..range.end as usize;
         assert!(last.bytes[place.clone()] == now.bytes[place], "{range:?}");
         kept_bytes += range.end - range.start;
     }
+    kept_bytes
+}
+
+/// Looks at the frozen base, and checks each byte that need not have been read.
+fn look(machine: &RigMachine<'_>, disk: u32, last: &Stored) -> Stored {
+    let now = Stored::of(machine, disk);
+    let kept_bytes = compare(last, &last.merged, &now);
     // The guest writes to one block only.
     let stored_blocks = u64::from(last.head.header().allocated_blocks);
     assert_eq!(kept_bytes, (stored_blocks - 1) * MIB);
@@ -171,4 +179,62 @@ fn a_differencing_image_that_stays_lists_what_changes_in_the_base() {
     assert!(machine.counts().unwrap().go_on_from(last_round));
     machine.power_off();
     machine.last_round().unwrap();
+}
+
+/// What a machine's death in the middle of a merge left, told before and after the merge was repeated.
+struct Interrupted {
+    was_under_way: bool,
+    kept_bytes: u64,
+}
+
+fn interrupt_a_merge(rig: &Rig, name: &str) -> Interrupted {
+    let machine = RigMachine::storm_guest(rig, name);
+    machine.start_counting();
+    // Nearly all blocks are in the base, and the merged image has half of them.
+    machine.wait_for_rounds(60);
+    leave_tracker(&machine, "tracker");
+    let last = Stored::of(&machine, 1);
+    machine.wait_for_rounds(12);
+    let changed = machine.attached_path("IDE", 0);
+    leave_tracker(&machine, "transient");
+    let merged = [VdiHead::of_image(&changed).unwrap()];
+    let process = machine.process();
+    let id = machine.id().to_string();
+    let base = machine.base_image(1);
+    let written = || fs::metadata(&base).unwrap().modified().unwrap();
+    let before = written();
+    let was_under_way = thread::scope(|scope| {
+        let deleting = scope.spawn(|| rig.output(["snapshot", &id, "delete", "tracker"]));
+        while written() == before && !deleting.is_finished() {}
+        let killed = Command::new("kill").args(["-KILL", &process]).status();
+        assert!(killed.unwrap().success());
+        !deleting.join().unwrap().status.success()
+    });
+    rig.reread();
+    let machine = RigMachine::registered(rig, machine.id());
+    machine.wait_until_rested();
+    let kept_bytes = compare(&last, &merged, &Stored::of(&machine, 1));
+    if was_under_way {
+        assert_eq!(VdiHead::of_image(&changed).unwrap(), merged[0]);
+        delete(&machine, "tracker");
+    }
+    assert!(!changed.exists());
+    assert_eq!(
+        compare(&last, &merged, &Stored::of(&machine, 1)),
+        kept_bytes
+    );
+    Interrupted {
+        was_under_way,
+        kept_bytes,
+    }
+}
+
+#[test]
+#[ignore = "needs the VirtualBox rig; scripts/test runs it"]
+fn a_merge_that_the_machine_does_not_survive_and_its_repetition_change_listed_blocks_only() {
+    let rig = Rig::start();
+    let mut attempts = (0..5).map(|number| interrupt_a_merge(&rig, &format!("killed {number}")));
+    let interrupted = attempts.find(|attempt| attempt.was_under_way);
+    let kept_bytes = interrupted.expect("a merge that was under way").kept_bytes;
+    assert!(kept_bytes > 0);
 }
