@@ -73,6 +73,24 @@ impl<'rig> RigMachine<'rig> {
         self.wait_until(&format!("at count {wanted}"), || last() >= wanted);
     }
 
+    /// The id of the process that runs the machine.
+    ///
+    /// # Panics
+    /// When none does.
+    #[must_use]
+    pub fn process(&self) -> String {
+        let id = self.id().to_string();
+        let is_it = |folder: &PathBuf| {
+            let line = fs::read_to_string(folder.join("cmdline")).unwrap_or_default();
+            line.contains("VBoxHeadless") && line.contains(&id)
+        };
+        let entries = fs::read_dir("/proc").expect("a list of processes");
+        let mut folders = entries.flatten().map(|entry| entry.path());
+        let folder = folders.find(is_it).expect("a running machine");
+        let name = folder.file_name().and_then(|name| name.to_str());
+        name.expect("a number").to_owned()
+    }
+
     /// Whether the guest goes on counting.
     pub fn is_alive(&self) -> bool {
         let (start, before) = (Instant::now(), self.counts());

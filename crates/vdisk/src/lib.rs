@@ -22,8 +22,8 @@ pub use extent::{Extent, ExtentKind};
 pub use format::ImageFormat;
 pub use guest_disk::{Extents, GuestDisk};
 pub use vdi::{
-    BlockEntry, BlockMap, Finding, Geometry, MapReport, MendedHead, VdiCreate, VdiHead, VdiHeader,
-    VdiImage, VdiImageType, VdiUuids, VdiVariant, VdiVersion, VdiWriter, set_image_identity,
-    set_uuids,
+    BlockEntry, BlockMap, Finding, Geometry, MapReport, MendedHead, MergeFault, VdiCreate, VdiHead,
+    VdiHeader, VdiImage, VdiImageType, VdiUuids, VdiVariant, VdiVersion, VdiWriter, kept_ranges,
+    set_image_identity, set_uuids,
 };
 pub use vmdk::{ExtentFile, extent_files, extent_names};

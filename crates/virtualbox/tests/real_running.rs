@@ -61,20 +61,6 @@ fn state(vboxmanage: &VBoxManage, machine: &RigMachine<'_>) -> MachineState {
     vboxmanage.machine(id_of(machine)).unwrap().state
 }
 
-/// The process that runs the machine.
-fn process_of(machine: &RigMachine<'_>) -> String {
-    let id = machine.id().to_string();
-    let is_it = |folder: &PathBuf| {
-        let line = fs::read_to_string(folder.join("cmdline")).unwrap_or_default();
-        line.contains("VBoxHeadless") && line.contains(&id)
-    };
-    let mut folders = fs::read_dir("/proc")
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let folder = folders.find(is_it).expect("a running machine");
-    folder.file_name().unwrap().to_str().unwrap().to_owned()
-}
-
 /// Kills a process, if it has not just ended.
 fn kill(process: &str) {
     let status = Command::new("kill").args(["-KILL", "--", process]).status();
@@ -385,7 +371,7 @@ fn leave_stray_image(vboxmanage: &VBoxManage, machine: &RigMachine<'_>) -> HardD
                 {
                     thread::sleep(Duration::from_millis(20));
                 }
-                process_of(machine)
+                machine.process()
             },
             || {
                 let stop = || start.elapsed() > LONGEST_LIVE_TAKE;
@@ -507,7 +493,7 @@ fn a_merge_that_died_is_made_later() {
         let outcome = kill_while(
             &machine,
             &["deletingsnapshotlive"],
-            || process_of(&machine),
+            || machine.process(),
             || vboxmanage.delete_virtualbox_snapshot(id, taken, &NoProgress),
         );
         if outcome.is_ok() {

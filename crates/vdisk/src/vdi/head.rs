@@ -275,7 +275,7 @@ fn merge(earlier: &BlockMap, own: &BlockMap, stored_blocks: u64) -> BlockMap {
 
 impl BlockMap {
     /// Whether each stored block has a place of its own that lies in the file.
-    fn is_injective(&self) -> bool {
+    pub(super) fn is_injective(&self) -> bool {
         let is_clash = |finding: &Finding| {
             matches!(
                 finding,
