@@ -13,6 +13,7 @@
 
 pub mod crowd;
 pub mod document;
+pub mod limits;
 pub mod memory;
 pub mod race;
 pub mod saved_states;
@@ -21,7 +22,6 @@ pub mod states;
 
 mod guest_files;
 mod guest_memory;
-mod limits;
 mod measured;
 mod platform;
 mod programs;

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use vrs_testkit::SampleDisk;
 use vrs_xtask::memory::{Comparison, Disks, Peaks, Rest};
 use vrs_xtask::states::{Size, States};
-use vrs_xtask::{crowd, document, race, saved_states, scene};
+use vrs_xtask::{crowd, document, limits, race, saved_states, scene};
 
 const USAGE: &str = "usage: cargo xtask bench [GIB_OF_DISK MIB_OF_MEMORY ROUNDS]
        cargo xtask bench --quick
@@ -71,6 +71,7 @@ fn bench(numbers: [u64; 3]) -> ExitCode {
             .to_owned(),
         race::elsewhere(&vrs, &states, 1),
         crowd::table(&vrs, SNAPSHOTS),
+        limits::table(&states),
     ];
     let printed = parts.join("\n\n");
     println!("{printed}");

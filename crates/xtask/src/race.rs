@@ -6,7 +6,6 @@
 
 use std::path::Path;
 
-use crate::limits;
 use crate::measured::Measured;
 use crate::programs::{Distance, Place, Program};
 use crate::states::States;
@@ -40,14 +39,13 @@ const COLUMNS_HERE: usize = 4;
 /// Costs of one program, by step and round.
 type Costs = [Vec<Cost>; Step::ALL.len()];
 
-/// Repositories in folders, and what this computer can do at best.
+/// Repositories in folders.
 ///
 /// # Panics
 /// When a program fails, or restores something else than it stored.
 #[must_use]
 pub fn here(vrs: &Path, states: &States, rounds: usize) -> String {
-    let race = table(vrs, states, rounds, Distance::Here);
-    format!("{race}\n\n{}", limits::table(&states.image(1)))
+    table(vrs, states, rounds, Distance::Here)
 }
 
 /// Repositories on servers, behind a line on which an answer takes 20 ms. It carries 20 Mbit/s each way,
