@@ -60,7 +60,9 @@ pub(crate) fn list(borg: &Borg) -> Result<Listing> {
     for listed in list.archives {
         let name = listed.name.clone();
         match Archive::of(listed) {
-            Some(archive) => listing.archives.push(archive.after(listing.archives.last())),
+            Some(archive) => listing
+                .archives
+                .push(archive.after(listing.archives.last())),
             None => listing
                 .unreadable
                 .push(format!("archive '{name}': borg's list is not understood")),
