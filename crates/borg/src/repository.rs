@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vrs_progress::Progress;
 use vrs_repository::id::{RepositoryId, SnapshotId};
 use vrs_repository::store::{
-    CheckOptions, CheckReport, Ingest, PruneOptions, PruneStats, RestoreRequest, RestoreStats,
-    SnapshotList, SnapshotStore, SnapshotWords, StoredFile, StoredFileReader, TreePath,
+    CheckOptions, CheckReport, ChunkLists, Ingest, PruneOptions, PruneStats, RestoreRequest,
+    RestoreStats, SnapshotList, SnapshotStore, SnapshotWords, StoredFile, StoredFileReader,
+    TreePath,
 };
 use vrs_repository::{Access, Error, Password, Result};
 
@@ -261,6 +262,11 @@ impl SnapshotStore for BorgRepository {
             }
         }
         Ok(changed)
+    }
+
+    /// borg shows nobody its chunks.
+    fn chunk_lists(&self) -> Option<&dyn ChunkLists> {
+        None
     }
 
     fn restore(&self, request: &RestoreRequest, progress: &dyn Progress) -> Result<RestoreStats> {

@@ -29,6 +29,18 @@ pub struct Config {
     /// Repositories by name.
     #[serde(default)]
     pub repositories: BTreeMap<String, RepositoryConfig>,
+    /// Machines by name or id.
+    #[serde(default)]
+    pub machines: BTreeMap<String, MachineConfig>,
+}
+
+/// What is wanted of a machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineConfig {
+    /// Whether takes keep what tells the next one which parts of its images did not change.
+    #[serde(default)]
+    pub track: bool,
 }
 
 /// A repository that has a name.
@@ -123,6 +135,12 @@ impl Config {
                 source,
             }),
         }
+    }
+
+    /// Whether a machine is tracked. Its id counts before its name.
+    pub fn tracks(&self, id: &str, name: &str) -> bool {
+        let machine = self.machines.get(id).or_else(|| self.machines.get(name));
+        machine.is_some_and(|machine| machine.track)
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
@@ -230,8 +248,25 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_is_tracked_by_its_id_or_its_name() {
+        let config = parse(
+            r#"
+            [machines."my web server"]
+            track = true
+            [machines.81b4b0b8-0d0d-4ad1-a6a2-0f3c3a5d7c11]
+            track = false
+            "#,
+        )
+        .unwrap();
+        assert!(config.tracks("other id", "my web server"));
+        assert!(!config.tracks("81b4b0b8-0d0d-4ad1-a6a2-0f3c3a5d7c11", "my web server"));
+        assert!(!config.tracks("other id", "db"));
+        insta::assert_snapshot!(parse("[machines.web]\ntracked = true\n").unwrap_err(), @"the config file '/c/config.toml' is wrong in line 2: unknown field `tracked`, expected `track`");
+    }
+
+    #[test]
     fn mistakes_name_the_file_and_the_line() {
-        insta::assert_snapshot!(parse("\n\nrepo = 1\n").unwrap_err(), @"the config file '/c/config.toml' is wrong in line 3: unknown field `repo`, expected one of `default_repository`, `vboxmanage`, `vboxmanage_patience_seconds`, `ssh_command`, `rclone_command`, `repositories`");
+        insta::assert_snapshot!(parse("\n\nrepo = 1\n").unwrap_err(), @"the config file '/c/config.toml' is wrong in line 3: unknown field `repo`, expected one of `default_repository`, `vboxmanage`, `vboxmanage_patience_seconds`, `ssh_command`, `rclone_command`, `repositories`, `machines`");
         insta::assert_snapshot!(parse("[repositories.a]\nlocation = \"x/y\"\n").unwrap_err(), @"the config file '/c/config.toml' is wrong in line 2: 'x/y' is not an absolute path");
         insta::assert_snapshot!(parse("[repositories.a]\nlocation = \"/x\"\npassword_file = \"p\"\n").unwrap_err(), @"the config file '/c/config.toml' is wrong in line 3: 'p' is not an absolute path");
         insta::assert_snapshot!(parse("default_repository = \"b\"\n").unwrap_err(), @"the config file '/c/config.toml' names 'b' as default_repository, but has no section [repositories.b]");

@@ -7,8 +7,9 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use vrs_borg::{BorgLocation, BorgOptions, BorgRepository};
 use vrs_engine::journal::{Intent, Unfinished};
+use vrs_engine::machine::Machine;
 use vrs_engine::originals::Originals;
-use vrs_engine::{Host, recover};
+use vrs_engine::{Host, recover, tracking};
 use vrs_repository::{
     Access, InitOptions, Location, OpenOptions, Password, ResticRepository, SnapshotStore,
 };
@@ -118,7 +119,21 @@ impl Context {
     pub fn host_in_order(&self) -> Result<Host> {
         let host = self.host()?;
         self.tell_owed(&recover::owed(&host)?);
+        self.sweep(&host);
         Ok(host)
+    }
+
+    /// Whether the config file wants a machine to be tracked.
+    pub fn tracks(&self, machine: &Machine) -> bool {
+        self.config.tracks(&machine.id.to_string(), &machine.name)
+    }
+
+    /// Removes what tracking left of machines and takes that are gone.
+    pub fn sweep(&self, host: &Host) {
+        if let Err(error) = tracking::sweep(host) {
+            self.printer
+                .note(&format!("what tracking left could not be removed: {error}"));
+        }
     }
 
     /// Says what was interrupted, and how to go on.

@@ -35,6 +35,7 @@ pub mod selection;
 pub mod server;
 pub mod snapshot;
 pub mod take;
+pub mod tracking;
 pub mod undo;
 
 mod grid;

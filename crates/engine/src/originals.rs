@@ -16,9 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vrs_progress::Progress;
 use vrs_repository::id::{RepositoryId, SnapshotId};
 use vrs_repository::store::{
-    CheckOptions, CheckReport, Ingest, ORIGINAL, PruneOptions, PruneStats, RestoreRequest,
-    RestoreStats, SnapshotList, SnapshotRecord, SnapshotStore, SnapshotWords, StoredFile,
-    StoredFileReader, TreePath,
+    CheckOptions, CheckReport, ChunkLists, Ingest, ORIGINAL, PruneOptions, PruneStats,
+    RestoreRequest, RestoreStats, SnapshotList, SnapshotRecord, SnapshotStore, SnapshotWords,
+    StoredFile, StoredFileReader, TreePath,
 };
 use vrs_repository::{Error as StoreError, Result as StoreResult};
 
@@ -175,6 +175,10 @@ impl SnapshotStore for Originals {
         let (old_path, new_path) = (self.stored(old.0, old.1)?, self.stored(new.0, new.1)?);
         self.inner
             .changed_bytes((old.0, &old_path), (new.0, &new_path))
+    }
+
+    fn chunk_lists(&self) -> Option<&dyn ChunkLists> {
+        self.inner.chunk_lists()
     }
 
     fn restore(

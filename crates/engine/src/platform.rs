@@ -4,6 +4,8 @@
 //! Guarantees: files and folders made here can be read by their owner only, where the system knows
 //! owners. Not guaranteed: that [`writers_of`] sees processes of other users.
 
+pub(crate) mod reflink;
+
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
@@ -214,6 +216,19 @@ pub fn writers_of(path: &Path) -> Result<Vec<FileHolder>> {
 /// Bytes that this user may still write to the volume that holds `path`.
 pub fn free_bytes(path: &Path) -> Result<u64> {
     fs4::available_space(path).map_err(|error| Error::io("ask for the free space of", path, error))
+}
+
+/// Bytes that a file takes on its volume; its length where that is not known.
+pub fn allocated_bytes(path: &Path) -> Result<u64> {
+    let metadata = fs::metadata(path).map_err(|error| Error::io("look at", path, error))?;
+    #[cfg(unix)]
+    {
+        const BLOCK_BYTES: u64 = 512;
+        let blocks = std::os::unix::fs::MetadataExt::blocks(&metadata);
+        Ok(blocks.saturating_mul(BLOCK_BYTES))
+    }
+    #[cfg(not(unix))]
+    Ok(metadata.len())
 }
 
 /// Whether a folder is there and this user's, or at least open to this user. Everything is open to

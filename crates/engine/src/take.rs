@@ -26,6 +26,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::lock::MachineLock;
 use crate::manifest::Manifest;
+use crate::tracking::TrackingReport;
 use crate::{preflight, recover};
 
 /// A snapshot that was taken.
@@ -37,6 +38,8 @@ pub struct Taken {
     pub manifest: Manifest,
     /// What it cost.
     pub stats: IngestStats,
+    /// What tracking did, where it was asked for.
+    pub tracking: Option<TrackingReport>,
 }
 
 /// Carries a plan out. Nothing may be owed to the machine, see [`recover::release_before_take`].
@@ -120,14 +123,17 @@ fn at_rest(
 ) -> Result<Taken> {
     let begun = Timestamp::now();
     let mut ingest = store.ingest(progress)?;
-    let subject = Subject::at_rest(host, plan)?;
+    let mut subject = Subject::at_rest(host, plan)?;
+    let tracker = subject.track(host, store, progress);
     let files = subject.store_files(ingest.as_mut(), progress)?;
     subject.verify(host, &files)?;
     let manifest = subject.store_manifest(host, files, begun, set, ingest.as_mut())?;
     let (id, stats) = ingest.commit(&subject.label(host, begun, set))?;
+    let tracking = tracker.map(|tracker| tracker.finish(id, &manifest.files));
     Ok(Taken {
         id,
         manifest,
         stats,
+        tracking,
     })
 }

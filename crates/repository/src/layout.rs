@@ -140,6 +140,22 @@ impl ChunkList {
         new.map(|(_, chunk)| u64::from(chunk.length_bytes)).sum()
     }
 
+    /// Places of chunks that another list of the same index does not have at the same place.
+    pub(crate) fn differing_from<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> impl Iterator<Item = Range<u64>> + 'a {
+        let mut others = other.places().peekable();
+        let differs = move |(number, place): &(ChunkNumber, Range<u64>)| {
+            while others
+                .next_if(|(_, other)| other.start < place.start)
+                .is_some()
+            {}
+            others.peek() != Some(&(*number, place.clone()))
+        };
+        self.places().filter(differs).map(|(_, place)| place)
+    }
+
     /// The position of the chunk that holds the byte at `offset`.
     pub(crate) fn position_at(&self, offset: u64) -> usize {
         let after = self.offsets.partition_point(|start| *start <= offset);

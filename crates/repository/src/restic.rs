@@ -1,5 +1,7 @@
 //! [`SnapshotStore`] for repositories in restic's format.
 
+use std::ops::Range;
+
 use rustic_core::FileType;
 use vrs_progress::Progress;
 
@@ -11,10 +13,25 @@ use crate::reader::ChunkReader;
 use crate::repair;
 use crate::repository::ResticRepository;
 use crate::store::{
-    CheckOptions, CheckReport, Ingest, PruneOptions, PruneStats, RestoreRequest, RestoreStats,
-    SnapshotList, SnapshotStore, SnapshotWords, StoredFile, StoredFileReader, TreePath,
+    CheckOptions, CheckReport, ChunkLists, Ingest, PruneOptions, PruneStats, RestoreRequest,
+    RestoreStats, SnapshotList, SnapshotStore, SnapshotWords, StoredFile, StoredFileReader,
+    TreePath,
 };
 use crate::tree::FoundFile;
+
+impl ChunkLists for ResticRepository {
+    fn differing_chunks(
+        &self,
+        old: (&SnapshotId, &TreePath),
+        new: (&SnapshotId, &TreePath),
+    ) -> Result<Vec<Range<u64>>> {
+        let loaded = self.index()?;
+        let chunks =
+            |(snapshot, path)| self.stored_chunks(self.found_file(&loaded, snapshot, path)?);
+        let (old, new) = (chunks(old)?, chunks(new)?);
+        Ok(old.differing_from(&new).collect())
+    }
+}
 
 impl SnapshotStore for ResticRepository {
     fn id(&self) -> RepositoryId {
@@ -61,6 +78,10 @@ impl SnapshotStore for ResticRepository {
         let chunks =
             |(snapshot, path)| self.stored_chunks(self.found_file(&loaded, snapshot, path)?);
         Ok(chunks(new)?.bytes_not_in(&chunks(old)?))
+    }
+
+    fn chunk_lists(&self) -> Option<&dyn ChunkLists> {
+        Some(self)
     }
 
     fn restore(&self, request: &RestoreRequest, progress: &dyn Progress) -> Result<RestoreStats> {

@@ -8,6 +8,7 @@
 //! next one; memory does not grow with the size of the files.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use vrs_progress::Progress;
@@ -49,6 +50,10 @@ pub trait SnapshotStore: Send + Sync {
         old: (&SnapshotId, &TreePath),
         new: (&SnapshotId, &TreePath),
     ) -> Result<u64>;
+
+    /// Its lists of chunks, where it has some: one without them reads every file in whole, whatever the
+    /// caller vouches for.
+    fn chunk_lists(&self) -> Option<&dyn ChunkLists>;
 
     /// Brings local files into the state they have in a snapshot. See [`RestoreRequest`].
     fn restore(&self, request: &RestoreRequest, progress: &dyn Progress) -> Result<RestoreStats>;
@@ -92,6 +97,17 @@ pub trait SnapshotStore: Send + Sync {
     /// ones are kept, and what is lost is known as lost, so that the next ingest stores it again where
     /// it still has it. Returns what was done, one text each.
     fn repair(&self, options: &CheckOptions, progress: &dyn Progress) -> Result<Vec<String>>;
+}
+
+/// What chunks the files of a repository consist of.
+pub trait ChunkLists {
+    /// The places of the old file's chunks that the new file does not have at the same place, in order.
+    /// Told by the lists: no data is read.
+    fn differing_chunks(
+        &self,
+        old: (&SnapshotId, &TreePath),
+        new: (&SnapshotId, &TreePath),
+    ) -> Result<Vec<Range<u64>>>;
 }
 
 /// A path inside a snapshot: relative, `/`-separated, valid UTF-8, no `.`, `..` or empty parts.
@@ -286,7 +302,7 @@ pub struct PreviousFile {
     pub path: TreePath,
     /// Byte ranges of the local file that the caller vouches for as equal to the stored file.
     /// Chunks wholly inside are not read. The whole file: one range `0..size`.
-    pub unchanged: Vec<std::ops::Range<u64>>,
+    pub unchanged: Vec<Range<u64>>,
 }
 
 /// What ingesting one file did.
@@ -455,7 +471,7 @@ pub struct Loss {
     /// The file or folder in it; empty for the whole tree.
     pub path: String,
     /// Which bytes of the file. None: all of it.
-    pub ranges: Vec<std::ops::Range<u64>>,
+    pub ranges: Vec<Range<u64>>,
 }
 
 /// Reads a stored file from start to end.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::contents::sha256;
+use crate::loop_disk::LoopDisk;
 use crate::tiny_disk::TinyDisk;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -196,6 +197,12 @@ impl Rig {
     #[must_use]
     pub fn tiny_disk(&self, size_bytes: u64) -> TinyDisk {
         TinyDisk::mount_seen_from(self.folder(), &self.installation().join("sid"), size_bytes)
+    }
+
+    /// A file system of a kind, which VirtualBox sees at the same path; see [`LoopDisk::mount`].
+    #[must_use]
+    pub fn loop_disk(&self, kind: &str) -> LoopDisk {
+        LoopDisk::mount_seen_from(self.folder(), &self.installation().join("sid"), kind)
     }
 
     /// Where rig/setup put VirtualBox and the guests.

@@ -11,6 +11,8 @@
     reason = "a benchmark whose preparation fails has to fail"
 )]
 
+pub mod crowd;
+pub mod document;
 pub mod memory;
 pub mod race;
 pub mod saved_states;
@@ -23,4 +25,5 @@ mod limits;
 mod measured;
 mod platform;
 mod programs;
+mod storage;
 mod workload;

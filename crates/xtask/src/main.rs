@@ -4,17 +4,22 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use tempfile::TempDir;
 use vrs_testkit::SampleDisk;
 use vrs_xtask::memory::{Comparison, Disks, Peaks, Rest};
-use vrs_xtask::states::Size;
-use vrs_xtask::{race, saved_states, scene};
+use vrs_xtask::states::{Size, States};
+use vrs_xtask::{crowd, document, race, saved_states, scene};
 
 const USAGE: &str = "usage: cargo xtask bench [GIB_OF_DISK MIB_OF_MEMORY ROUNDS]
+       cargo xtask bench --quick
        cargo xtask bench --memory
        cargo xtask saved-states FILE FILE...
        rig/run cargo xtask saved-states";
 /// The machine of docs/performance.md.
 const FULL_SIZE: [u64; 3] = [20, 3072, 3];
+const QUICK_SIZE: [u64; 3] = [1, 128, 1];
+const SNAPSHOTS: usize = 1000;
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/performance.md");
 const GIB: u64 = 1 << 30;
 const STATES: usize = 4;
 
@@ -22,7 +27,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["bench"] => race(FULL_SIZE),
+        ["bench"] => bench(FULL_SIZE),
+        ["bench", "--quick"] => quick_bench(),
         ["bench", "--memory"] => memory(&scene::build_vrs("release")),
         ["bench", numbers @ ..] => {
             let numbers: Result<Vec<u64>, _> = numbers.iter().map(|text| text.parse()).collect();
@@ -30,7 +36,7 @@ fn main() -> ExitCode {
                 .ok()
                 .and_then(|numbers| <[u64; 3]>::try_from(numbers).ok());
             match numbers.filter(|numbers| numbers.iter().all(|number| *number > 0)) {
-                Some(numbers) => race(numbers),
+                Some(numbers) => bench(numbers),
                 None => usage(),
             }
         }
@@ -50,17 +56,54 @@ fn usage() -> ExitCode {
     ExitCode::from(2)
 }
 
-fn race([disk_gibibytes, memory_mebibytes, rounds]: [u64; 3]) -> ExitCode {
+/// Everything, into docs/performance.md.
+fn bench(numbers: [u64; 3]) -> ExitCode {
+    let vrs = scene::build_vrs("release");
+    let (states, _folder, rounds) = states(numbers);
+    let [gibibytes, mebibytes, _] = numbers;
+    let parts = [
+        format!(
+            "A disk of {gibibytes} GiB and a memory of {mebibytes} MiB; medians of {rounds}, in \
+             brackets as a part of the best other's"
+        ),
+        race::here(&vrs, &states, rounds),
+        "Repositories on servers; where no whole machine passes, the line carries 20 Mbit/s"
+            .to_owned(),
+        race::elsewhere(&vrs, &states, 1),
+        crowd::table(&vrs, SNAPSHOTS),
+    ];
+    let printed = parts.join("\n\n");
+    println!("{printed}");
+    let command = format!(
+        "cargo xtask bench {}",
+        numbers.map(|n| n.to_string()).join(" ")
+    );
+    match document::write(Path::new(DOCUMENT), &command, &printed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cannot write {DOCUMENT}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One race in a minute; nothing is written.
+fn quick_bench() -> ExitCode {
+    let (states, _folder, rounds) = states(QUICK_SIZE);
+    let vrs = scene::build_vrs("release");
+    println!("{}", race::here(&vrs, &states, rounds));
+    ExitCode::SUCCESS
+}
+
+/// With the folder in which they are, and the number of rounds.
+fn states([gibibytes, memory_mebibytes, rounds]: [u64; 3]) -> (States, TempDir, usize) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let size = Size {
-        disk_mebibytes: disk_gibibytes << 10,
+        disk_mebibytes: gibibytes << 10,
         memory_mebibytes,
     };
-    let rounds = usize::try_from(rounds).unwrap_or(1);
-    println!(
-        "{}",
-        race::table(&scene::build_vrs("release"), size, rounds)
-    );
-    ExitCode::SUCCESS
+    let states = States::make(folder.path(), size);
+    (states, folder, usize::try_from(rounds).unwrap_or(1))
 }
 
 fn saved_states(files: &[PathBuf]) -> ExitCode {

@@ -14,6 +14,14 @@ pub(crate) struct Measured {
     pub(crate) stdout: String,
 }
 
+impl Measured {
+    /// Peak resident size.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        let peak_bytes = self.usage.peak_bytes;
+        peak_bytes.expect("a system that measures peak resident size")
+    }
+}
+
 /// Runs a command that must succeed.
 pub(crate) fn measure(command: &mut Command) -> Measured {
     platform::forget_peak();

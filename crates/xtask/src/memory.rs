@@ -71,11 +71,11 @@ impl Disks {
         // The lowest, because threads that happen to send at the same moment hold a pack each.
         let takes = (0..TAKES).map(|_| {
             scene.empty_repository();
-            scene.take()
+            scene.take().peak_bytes()
         });
         let take_bytes = takes.min().expect("at least one");
         scene.change(7);
-        let restore_bytes = scene.restore("bench@latest");
+        let restore_bytes = scene.restore("bench@latest").peak_bytes();
         Peaks {
             take_bytes,
             restore_bytes,

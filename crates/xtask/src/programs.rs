@@ -3,19 +3,34 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 
 use serde_json::Value;
 use tempfile::TempDir;
 use vrs_testkit::SampleMachine;
 
 use crate::measured::{Measured, measure};
+use crate::storage::{Protocol, Storage};
 
 const PASSWORD: &str = "only for this benchmark";
+/// Of the mount point, the archive and the folder. `borg mount` stays in the foreground, so that what it
+/// needs is counted, too.
+const MOUNT_AND_RSYNC: &str = r#"
+set -e
+borg mount --foreground "$2" "$1" &
+until mountpoint -q "$1"; do kill -0 $!; sleep 0.02; done
+mkdir -p "$3"
+rsync -a --inplace --no-whole-file --delete "$1$3/" "$3/"
+borg umount "$1"
+wait
+"#;
 
 /// A program with an empty repository.
 pub(crate) struct Program {
     kind: Kind,
-    folder: TempDir,
+    /// Its password, its cache and whatever else it remembers.
+    folder: Rc<TempDir>,
+    storage: Rc<Storage>,
     vrs: PathBuf,
 }
 
@@ -27,6 +42,17 @@ enum Kind {
     Restic,
     Rustic,
     Borg,
+    /// What the one before it stored, mounted by `borg mount` and brought back by `rsync`.
+    MountedBorg,
+}
+
+/// Where the repositories are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Distance {
+    /// In a folder.
+    Here,
+    /// On a server, behind a line that counts.
+    Elsewhere,
 }
 
 /// Where a machine is, for a program that stores or restores it.
@@ -40,48 +66,76 @@ impl Program {
     /// vrs and those of the others that this system has.
     pub(crate) fn installed(vrs: &Path) -> Vec<Self> {
         let all = [Kind::Vrs, Kind::Restic, Kind::Rustic, Kind::Borg];
-        Self::those_of(&all, vrs)
+        Self::those_of(&all, vrs, Distance::Here)
     }
 
-    /// The same, and vrs once more without its cache.
-    pub(crate) fn contenders(vrs: &Path) -> Vec<Self> {
+    /// The same and more ways to use them: vrs without its cache, and borg with `rsync`.
+    pub(crate) fn contenders(vrs: &Path, distance: Distance) -> Vec<Self> {
         let all = [
             Kind::Vrs,
             Kind::UncachedVrs,
             Kind::Restic,
             Kind::Rustic,
             Kind::Borg,
+            Kind::MountedBorg,
         ];
-        Self::those_of(&all, vrs)
+        Self::those_of(&all, vrs, distance)
     }
 
-    fn those_of(kinds: &[Kind], vrs: &Path) -> Vec<Self> {
+    fn those_of(kinds: &[Kind], vrs: &Path, distance: Distance) -> Vec<Self> {
         let is_there = |kind: &&Kind| {
             let mut command = Command::new(kind.program(vrs));
             command.arg("--version").output().is_ok()
         };
-        let installed = kinds.iter().filter(is_there);
-        installed.map(|kind| Self::of(*kind, vrs)).collect()
+        let mut programs: Vec<Self> = Vec::new();
+        for kind in kinds.iter().filter(is_there) {
+            let program = match (kind, programs.last()) {
+                (Kind::MountedBorg, Some(borg)) => borg.mounted(),
+                _ => Self::of(*kind, vrs, distance),
+            };
+            programs.push(program);
+        }
+        programs
     }
 
     pub(crate) const fn is_peer(&self) -> bool {
         !matches!(self.kind, Kind::Vrs | Kind::UncachedVrs)
     }
 
-    fn of(kind: Kind, vrs: &Path) -> Self {
+    fn of(kind: Kind, vrs: &Path, distance: Distance) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let storage = match (distance, kind) {
+            (Distance::Here, _) => Storage::folder(),
+            (Distance::Elsewhere, Kind::Borg) => Storage::elsewhere(Protocol::Ssh),
+            (Distance::Elsewhere, _) => Storage::elsewhere(Protocol::Rest),
+        };
         let program = Self {
             kind,
-            folder,
+            folder: Rc::new(folder),
+            storage: Rc::new(storage),
             vrs: vrs.to_owned(),
         };
         fs::write(program.path("password"), PASSWORD).expect("room for a password");
         fs::create_dir(program.path("files")).expect("a folder");
         program.run(match kind {
-            Kind::Vrs | Kind::UncachedVrs | Kind::Restic | Kind::Rustic => &["init"],
             Kind::Borg => &["init", "--encryption", "repokey-blake2"],
+            _ => &["init"],
         });
         program
+    }
+
+    fn mounted(&self) -> Self {
+        fs::create_dir(self.path("mounted")).expect("a folder");
+        Self {
+            kind: Kind::MountedBorg,
+            folder: Rc::clone(&self.folder),
+            storage: Rc::clone(&self.storage),
+            vrs: self.vrs.clone(),
+        }
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
     }
 
     /// What it is called by its command for storing.
@@ -92,6 +146,7 @@ impl Program {
             Kind::Restic => "restic backup",
             Kind::Rustic => "rustic backup",
             Kind::Borg => "borg create --compression zstd",
+            Kind::MountedBorg => "borg mount, rsync --inplace",
         }
     }
 
@@ -108,12 +163,14 @@ impl Program {
         self.repository_bytes() - before
     }
 
-    /// Stores a machine as a snapshot. `name` is one of its own.
-    pub(crate) fn store_machine(&self, machine: Place<'_>, name: &str) -> Measured {
-        if self.is_peer() {
-            self.store_folder(machine.folder, &format!("::{name}"))
-        } else {
-            self.run(&["take", "--name", name, text(machine.settings)])
+    /// Stores a machine as a snapshot. `name` is one of its own. Nothing, where another program stores.
+    pub(crate) fn store_machine(&self, machine: Place<'_>, name: &str) -> Option<Measured> {
+        match self.kind {
+            Kind::MountedBorg => None,
+            Kind::Vrs | Kind::UncachedVrs => {
+                Some(self.run(&["take", "--name", name, text(machine.settings)]))
+            }
+            _ => Some(self.store_folder(machine.folder, &format!("::{name}"))),
         }
     }
 
@@ -151,6 +208,13 @@ impl Program {
                 let mut command = self.command(&["extract", &format!("::{name}")]);
                 measure(command.current_dir("/"))
             }
+            Kind::MountedBorg => {
+                let mut command = self.command(&[]);
+                let mount = self.path("mounted");
+                let arguments = [text(&mount), &format!("::{name}"), folder];
+                command.args(["-c", MOUNT_AND_RSYNC, "sh"]).args(arguments);
+                measure(&mut command)
+            }
         }
     }
 
@@ -170,7 +234,7 @@ impl Program {
 
     /// How large the repository is.
     pub(crate) fn repository_bytes(&self) -> u64 {
-        bytes_below(&self.path("repository"))
+        bytes_below(&self.storage.path())
     }
 
     /// A machine without disks, in this state. It is another one each time, which makes no difference
@@ -197,24 +261,26 @@ impl Program {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.kind.program(&self.vrs));
         command.args(self.kind.quiet());
-        let repository = self.path("repository");
+        let location = self.storage.location();
+        let with_login = self.storage.location_with_login();
         command
             .args(arguments)
             .env("HOME", self.folder.path())
             .env("XDG_CACHE_HOME", self.path("cache"))
             .env("XDG_CONFIG_HOME", self.path("config"))
-            .env("VRS_REPOSITORY", &repository)
+            .env("VRS_REPOSITORY", &location)
             .env("VRS_PASSWORD_FILE", self.path("password"))
             .env("VRS_STATE_DIR", self.path("state"))
             .env("VRS_CACHE_DIR", self.path("cache"))
             .env("VRS_VBOXMANAGE", self.path("no VBoxManage"))
-            .env("RESTIC_REPOSITORY", &repository)
+            .env("RESTIC_REPOSITORY", &with_login)
             .env("RESTIC_PASSWORD_FILE", self.path("password"))
-            .env("RUSTIC_REPOSITORY", &repository)
+            .env("RUSTIC_REPOSITORY", &with_login)
             .env("RUSTIC_PASSWORD_FILE", self.path("password"))
-            .env("BORG_REPO", &repository)
+            .env("BORG_REPO", &location)
             .env("BORG_PASSPHRASE", PASSWORD)
-            .env("BORG_BASE_DIR", self.folder.path());
+            .env("BORG_BASE_DIR", self.folder.path())
+            .envs(self.storage.environment());
         command
     }
 
@@ -228,8 +294,9 @@ impl Kind {
         match self {
             Self::Vrs | Self::UncachedVrs => vrs,
             Self::Restic => Path::new("restic"),
-            Self::Rustic => Path::new("rustic"),
+            Self::Rustic => rustic(),
             Self::Borg => Path::new("borg"),
+            Self::MountedBorg => Path::new("sh"),
         }
     }
 
@@ -239,7 +306,21 @@ impl Kind {
             Self::UncachedVrs => &["--quiet", "--no-cache"],
             Self::Rustic => &["--no-progress", "--log-level", "error"],
             Self::Borg => &["--error"],
+            Self::MountedBorg => &[],
         }
+    }
+}
+
+/// The one of scripts/setup-bench, or that of the system.
+fn rustic() -> &'static Path {
+    let own = Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../target/rustic/bin/rustic"
+    ));
+    if own.exists() {
+        own
+    } else {
+        Path::new("rustic")
     }
 }
 

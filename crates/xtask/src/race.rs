@@ -8,44 +8,63 @@ use std::path::Path;
 
 use crate::limits;
 use crate::measured::Measured;
-use crate::programs::{Place, Program};
-use crate::states::{Size, States};
+use crate::programs::{Distance, Place, Program};
+use crate::states::States;
+use crate::storage::share_of_narrow_line;
 
 /// What is measured.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     First,
     Next,
     Unchanged,
     FullRestore,
     RestoreOver,
+    RestoreOverCompacted,
 }
 
-/// What one program needed for one step.
-#[derive(Debug, Clone, Copy, Default)]
-struct Cost {
-    wall_seconds: f64,
-    processor_seconds: f64,
-    peak_mebibytes: f64,
-    /// By how much the repository grew.
-    added_mebibytes: f64,
-}
+/// What one program needed for one step, by [`COLUMNS`]; NaN where nothing was measured.
+type Cost = [f64; COLUMNS.len()];
+
+const COLUMNS: [&str; 6] = [
+    "wall s",
+    "CPU s",
+    "peak MiB",
+    "added MiB",
+    "wire MiB",
+    "line %",
+];
+/// The first columns are of every race, the others of one over a line.
+const COLUMNS_HERE: usize = 4;
 
 /// Costs of one program, by step and round.
 type Costs = [Vec<Cost>; Step::ALL.len()];
 
-/// Measures everything and returns a table.
+/// Repositories in folders, and what this computer can do at best.
 ///
 /// # Panics
 /// When a program fails, or restores something else than it stored.
 #[must_use]
-pub fn table(vrs: &Path, size: Size, rounds: usize) -> String {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let states = States::make(folder.path(), size);
+pub fn here(vrs: &Path, states: &States, rounds: usize) -> String {
+    let race = table(vrs, states, rounds, Distance::Here);
+    format!("{race}\n\n{}", limits::table(&states.image(1)))
+}
+
+/// Repositories on servers, behind a line on which an answer takes 20 ms. It carries 20 Mbit/s each way,
+/// except when a whole machine passes.
+///
+/// # Panics
+/// When a program fails, or restores something else than it stored.
+#[must_use]
+pub fn elsewhere(vrs: &Path, states: &States, rounds: usize) -> String {
+    table(vrs, states, rounds, Distance::Elsewhere)
+}
+
+fn table(vrs: &Path, states: &States, rounds: usize, distance: Distance) -> String {
     let mut names = Vec::new();
     let mut costs: Vec<Costs> = Vec::new();
     for round in 0..rounds {
-        let programs = Program::contenders(vrs);
+        let programs = Program::contenders(vrs, distance);
         names = programs
             .iter()
             .map(|one| (one.name(), one.is_peer()))
@@ -54,46 +73,29 @@ pub fn table(vrs: &Path, size: Size, rounds: usize) -> String {
         for step in Step::ALL {
             for turn in 0..programs.len() {
                 let number = (turn + round) % programs.len();
-                let cost = step.cost_of(&programs[number], &states);
-                costs[number][step as usize].push(cost);
+                if let Some(cost) = step.cost_of(&programs[number], states) {
+                    costs[number][step as usize].push(cost);
+                }
             }
         }
     }
-    let medians: Vec<Vec<Cost>> = costs
-        .iter()
-        .map(|of| of.iter().map(|all| median(all)).collect())
-        .collect();
-    let mut rows = vec![heading(size, rounds)];
-    for step in Step::ALL {
-        rows.push(format!("\n{:<32}{COLUMNS}", step.title()));
-        let step = step as usize;
-        let best = best_peer(&names, &medians, step);
-        rows.extend(
-            names
-                .iter()
-                .zip(&medians)
-                .map(|((name, _), of)| row(name, of[step], best)),
-        );
-    }
-    rows.push(format!("\n{}", limits::table(&states.image(1))));
-    rows.join("\n")
-}
-
-fn heading(size: Size, rounds: usize) -> String {
-    format!(
-        "A disk of {} MiB and a memory of {} MiB; medians of {rounds}, in brackets as a part of the best other's",
-        size.disk_mebibytes, size.memory_mebibytes
-    )
+    let columns = match distance {
+        Distance::Here => COLUMNS_HERE,
+        Distance::Elsewhere => COLUMNS.len(),
+    };
+    let tables = Step::ALL.map(|step| step.table(&names, &costs, columns));
+    tables.join("\n\n")
 }
 
 impl Step {
     /// In the order in which they are made.
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::First,
         Self::Next,
         Self::Unchanged,
         Self::FullRestore,
         Self::RestoreOver,
+        Self::RestoreOverCompacted,
     ];
 
     const fn title(self) -> &'static str {
@@ -103,90 +105,126 @@ impl Step {
             Self::Unchanged => "unchanged",
             Self::FullRestore => "full restore",
             Self::RestoreOver => "restore over the next state",
+            Self::RestoreOverCompacted => "the same, compacted before",
         }
     }
 
-    fn cost_of(self, program: &Program, states: &States) -> Cost {
+    /// Whether no whole machine passes.
+    const fn is_small(self) -> bool {
+        !matches!(self, Self::First | Self::FullRestore)
+    }
+
+    fn cost_of(self, program: &Program, states: &States) -> Option<Cost> {
+        let storage = program.storage();
+        let (bytes, passed) = (program.repository_bytes(), storage.passed_bytes());
+        storage.narrow(self.is_small());
+        let measured = self.run(program, states);
+        storage.narrow(false);
+        let after = storage.passed_bytes();
+        let passed = [after[0] - passed[0], after[1] - passed[1]];
+        let added = program.repository_bytes().saturating_sub(bytes);
+        Some(cost(&measured?, added, passed, self.is_small()))
+    }
+
+    fn run(self, program: &Program, states: &States) -> Option<Measured> {
         let settings = states.settings();
         let machine = Place {
             folder: states.machine_folder(),
             settings: &settings,
         };
         let store = |state, name| states.with(state, || program.store_machine(machine, name));
-        let before = program.repository_bytes();
-        let measured = match self {
+        let restore = |from, to, name, steps_back| {
+            let run = || program.restore_machine(machine, name, steps_back);
+            Some(states.restoring(from, to, run))
+        };
+        match self {
             Self::First => store(0, "first"),
             Self::Next => store(1, "next"),
             Self::Unchanged => store(1, "unchanged"),
-            Self::FullRestore => {
-                states.restoring(None, 1, || program.restore_machine(machine, "next", 1))
-            }
-            Self::RestoreOver => {
-                states.restoring(Some(1), 0, || program.restore_machine(machine, "first", 2))
-            }
-        };
-        Cost::of(&measured, program.repository_bytes().saturating_sub(before))
-    }
-}
-
-impl Cost {
-    fn of(measured: &Measured, added_bytes: u64) -> Self {
-        let usage = measured.usage;
-        Self {
-            wall_seconds: measured.wall_time.as_secs_f64(),
-            processor_seconds: usage.processor_time.map_or(0.0, |time| time.as_secs_f64()),
-            peak_mebibytes: usage.peak_bytes.unwrap_or(0) as f64 / 1_048_576.0,
-            added_mebibytes: added_bytes as f64 / 1_048_576.0,
+            Self::FullRestore => restore(None, 1, "next", 1),
+            Self::RestoreOver => restore(Some(1), 0, "first", 2),
+            Self::RestoreOverCompacted => restore(Some(2), 0, "first", 2),
         }
     }
 
-    const fn figures(self) -> [f64; 4] {
-        [
-            self.wall_seconds,
-            self.processor_seconds,
-            self.peak_mebibytes,
-            self.added_mebibytes,
-        ]
+    fn table(self, names: &[(&str, bool)], costs: &[Costs], columns: usize) -> String {
+        let medians: Vec<_> = costs.iter().map(|of| median(&of[self as usize])).collect();
+        let best = best_peer(names, &medians);
+        let headings = COLUMNS[..columns].iter();
+        let headings: String = headings
+            .map(|title| format!("{title:>9} {:<6}", ""))
+            .collect();
+        let heading = format!("{:<32}{headings}", self.title());
+        let mut rows = vec![heading.trim_end().to_owned()];
+        for ((name, _), median) in names.iter().zip(&medians) {
+            if let Some(cost) = median {
+                rows.push(row(name, &cost[..columns], &best));
+            }
+        }
+        rows.join("\n")
     }
+}
+
+fn cost(measured: &Measured, added_bytes: u64, passed_bytes: [u64; 2], is_narrow: bool) -> Cost {
+    const MIB: f64 = 1_048_576.0;
+    let usage = measured.usage;
+    let seconds = measured.wall_time.as_secs_f64();
+    [
+        seconds,
+        usage
+            .processor_time
+            .map_or(f64::NAN, |time| time.as_secs_f64()),
+        usage.peak_bytes.map_or(f64::NAN, |peak| peak as f64 / MIB),
+        added_bytes as f64 / MIB,
+        (passed_bytes[0] + passed_bytes[1]) as f64 / MIB,
+        if is_narrow {
+            100.0 * share_of_narrow_line(passed_bytes, seconds)
+        } else {
+            f64::NAN
+        },
+    ]
 }
 
 /// Each figure by itself.
-fn median(costs: &[Cost]) -> Cost {
-    let figure = |number: usize| {
-        let mut all: Vec<f64> = costs.iter().map(|cost| cost.figures()[number]).collect();
+fn median(costs: &[Cost]) -> Option<Cost> {
+    if costs.is_empty() {
+        return None;
+    }
+    Some(std::array::from_fn(|column| {
+        let mut all: Vec<f64> = costs.iter().map(|cost| cost[column]).collect();
         all.sort_by(f64::total_cmp);
         all[all.len() / 2]
-    };
-    Cost {
-        wall_seconds: figure(0),
-        processor_seconds: figure(1),
-        peak_mebibytes: figure(2),
-        added_mebibytes: figure(3),
-    }
+    }))
 }
 
-/// The lowest of each figure.
-fn best_peer(names: &[(&str, bool)], medians: &[Vec<Cost>], step: usize) -> [f64; 4] {
+/// The lowest of each figure; infinite where there is none.
+fn best_peer(names: &[(&str, bool)], medians: &[Option<Cost>]) -> Cost {
     let peers = names
         .iter()
         .zip(medians)
         .filter(|((_, is_peer), _)| *is_peer);
-    peers.fold([f64::INFINITY; 4], |best, (_, of)| {
-        let figures = of[step].figures();
-        std::array::from_fn(|number| best[number].min(figures[number]))
+    let peers = peers.filter_map(|(_, median)| *median);
+    peers.fold([f64::INFINITY; COLUMNS.len()], |best, cost| {
+        std::array::from_fn(|column| best[column].min(cost[column]))
     })
 }
 
-const COLUMNS: &str = "        wall s          CPU s       peak MiB      added MiB";
-
-fn row(name: &str, cost: Cost, best: [f64; 4]) -> String {
-    let cells = cost.figures().into_iter().zip(best).map(|(figure, best)| {
-        let ratio = if best.is_finite() && best > 0.0 {
-            format!("({:.2})", figure / best)
+/// More is better in the last column, so it has no ratios.
+fn row(name: &str, cost: &[f64], best: &Cost) -> String {
+    let cells = cost.iter().enumerate().map(|(column, figure)| {
+        if figure.is_nan() {
+            return format!("{:>16}", "");
+        }
+        let has_ratio = best[column].is_finite() && best[column] > 0.0;
+        if has_ratio && column + 1 < COLUMNS.len() {
+            format!(
+                "{figure:>9.1} {:<6}",
+                format!("({:.2})", figure / best[column])
+            )
         } else {
-            String::new()
-        };
-        format!("{figure:>7.1} {ratio:<7}")
+            format!("{figure:>9.1} {:<6}", "")
+        }
     });
-    format!("  {name:<32}{}", cells.collect::<String>())
+    let line = format!("  {name:<30}{}", cells.collect::<String>());
+    line.trim_end().to_owned()
 }

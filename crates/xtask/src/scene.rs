@@ -110,15 +110,28 @@ impl Scene {
         self.folder.path()
     }
 
-    /// Takes a snapshot and returns its peak resident size in bytes.
-    pub(crate) fn take(&self) -> u64 {
-        let settings = self.machine.settings_path();
-        peak_bytes(&self.vrs(&["take", settings.to_str().expect("a plain path")]))
+    /// The guest writes a page.
+    pub(crate) fn touch(&mut self, seed: u64) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let offset_bytes = random.u64(0..self.used_mebibytes << 8) << 12;
+        let place = self.start_bytes + offset_bytes;
+        self.machine.fill(0, place, 4096, seed);
     }
 
-    /// Restores the machine in place and returns the peak resident size in bytes.
-    pub(crate) fn restore(&self, snapshot: &str) -> u64 {
-        peak_bytes(&self.vrs(&["restore", snapshot, "--yes"]))
+    /// Takes a snapshot.
+    pub(crate) fn take(&self) -> Measured {
+        let settings = self.machine.settings_path();
+        self.vrs(&["take", settings.to_str().expect("a plain path")])
+    }
+
+    /// Lists the snapshots.
+    pub(crate) fn list(&self) -> Measured {
+        self.vrs(&["list"])
+    }
+
+    /// Restores the machine in place.
+    pub(crate) fn restore(&self, snapshot: &str) -> Measured {
+        self.vrs(&["restore", snapshot, "--yes"])
     }
 
     fn vrs(&self, arguments: &[&str]) -> Measured {
@@ -135,9 +148,4 @@ impl Scene {
                 .env("VRS_VBOXMANAGE", self.path().join("no VBoxManage")),
         )
     }
-}
-
-fn peak_bytes(measured: &Measured) -> u64 {
-    let peak_bytes = measured.usage.peak_bytes;
-    peak_bytes.expect("a system that measures peak resident size")
 }

@@ -18,15 +18,20 @@ pub struct Size {
     pub memory_mebibytes: u64,
 }
 
-/// Two states of a machine, kept aside; one of them at a time is in the machine's folder.
-pub(crate) struct States {
+/// Two states of a machine, and the second once more as VirtualBox compacts it: with its blocks in another
+/// order. They are kept aside; one of them at a time is in the machine's folder.
+pub struct States {
     folder: PathBuf,
     machine: SampleMachine,
 }
 
 impl States {
-    /// Makes both, in a folder that is removed by the caller.
-    pub(crate) fn make(folder: &Path, size: Size) -> Self {
+    /// Makes them, in a folder that is removed by the caller.
+    ///
+    /// # Panics
+    /// Without room for them, or e2fsprogs.
+    #[must_use]
+    pub fn make(folder: &Path, size: Size) -> Self {
         let mut guest = GuestFiles::new(folder, size.disk_mebibytes);
         let mut machine = SampleMachine::builder(&folder.join("now"), "bench")
             .disk(SampleDisk::dynamic(size.disk_mebibytes << 20))
@@ -40,6 +45,8 @@ impl States {
         keep(&mut machine, &guest, 0);
         guest.change(1);
         keep(&mut machine, &guest, 1);
+        machine.compact(0);
+        copy(machine.folder(), &folder.join("state 2"));
         fs::remove_file(guest.raw()).expect("the raw image");
         fs::remove_dir_all(machine.folder()).expect("the machine's folder");
         Self {

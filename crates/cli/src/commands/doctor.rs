@@ -14,6 +14,9 @@ pub fn run(context: &Context, args: &DoctorArgs) -> Result<Exit> {
     let changes = args.repair && !args.dry_run;
     context.require_consent(args.yes || !changes)?;
     let host = context.host()?;
+    if changes {
+        context.sweep(&host);
+    }
     let repository = open_repository(context)?;
     let visit = Visit {
         context,

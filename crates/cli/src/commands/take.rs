@@ -117,6 +117,7 @@ impl Call<'_> {
             description: self.args.description.clone(),
             tags: self.args.tags.clone(),
             force_read: self.args.force_read,
+            track: self.context.tracks(&machine),
             migration: None,
         };
         let plan = TakePlan::make(self.host, self.store, &machine, options)?;

@@ -7,6 +7,7 @@ use vrs_engine::capture::CaptureMode;
 use vrs_engine::manifest::{CaptureRecord, FileRole, Manifest};
 use vrs_engine::preflight::Verdict;
 use vrs_engine::take::{TakePlan, Taken};
+use vrs_engine::tracking::TrackingReport;
 
 use crate::errors::Failure;
 use crate::printer::Report;
@@ -58,6 +59,8 @@ pub struct TakenEntry {
     pub capture: Option<CaptureRecord>,
     /// The snapshot set that it belongs to.
     pub set: Option<String>,
+    /// What tracking did, if the machine is tracked.
+    pub tracking: Option<TrackingReport>,
 }
 
 /// A snapshot that would be taken.
@@ -74,6 +77,8 @@ pub struct PlannedEntry {
     /// Whether that could hurt it.
     pub verdicts: Vec<Verdict>,
     pub not_included: Vec<NotIncludedEntry>,
+    /// What tracking would do, if the machine is tracked.
+    pub tracking: Option<TrackingReport>,
 }
 
 #[derive(Debug, Serialize)]
@@ -84,6 +89,8 @@ pub struct PlannedFile {
     pub size_bytes: u64,
     /// Whether it is known to be as in the last snapshot, so that it is not read.
     pub unchanged: bool,
+    /// How much of it tracking knows to be so.
+    pub vouched_bytes: u64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -99,6 +106,7 @@ impl From<&Taken> for TakenEntry {
             id,
             manifest,
             stats,
+            tracking,
         } = taken;
         Self {
             machine_id: manifest.machine.id.to_string(),
@@ -113,6 +121,7 @@ impl From<&Taken> for TakenEntry {
             not_included: not_included(manifest),
             capture: manifest.capture.clone(),
             set: manifest.set.clone(),
+            tracking: tracking.clone(),
         }
     }
 }
@@ -143,6 +152,7 @@ impl From<&TakePlan> for PlannedEntry {
             local: file.source.local.display().to_string(),
             size_bytes: file.stamp.size_bytes,
             unchanged: file.is_unchanged(),
+            vouched_bytes: plan.vouched_bytes(file),
         });
         Self {
             machine_id: plan.machine.id.to_string(),
@@ -161,6 +171,7 @@ impl From<&TakePlan> for PlannedEntry {
                 .iter()
                 .map(NotIncludedEntry::from)
                 .collect(),
+            tracking: plan.tracking.clone(),
         }
     }
 }
@@ -202,6 +213,7 @@ impl TakenEntry {
         if let Some(capture) = &self.capture {
             writeln!(out, "  {}", captured(capture))?;
         }
+        write_tracking(out, self.tracking.as_ref())?;
         write_not_included(out, &self.not_included)
     }
 }
@@ -224,20 +236,45 @@ impl PlannedEntry {
             Column::Text("State"),
         ]);
         for file in &self.files {
-            let state = if file.unchanged {
-                "unchanged"
-            } else {
-                "to be read"
-            };
             table.row(vec![
                 text::name(&file.local),
                 text::size(file.size_bytes),
-                state.to_owned(),
+                file.state(),
             ]);
         }
         write!(out, "{}", table.render())?;
+        write_tracking(out, self.tracking.as_ref())?;
         write_not_included(out, &self.not_included)
     }
+}
+
+impl PlannedFile {
+    fn state(&self) -> String {
+        match (self.unchanged, self.vouched_bytes) {
+            (true, _) => "unchanged".to_owned(),
+            (false, 0) => "to be read".to_owned(),
+            (false, vouched) => format!("to be read but for {}", text::size(vouched)),
+        }
+    }
+}
+
+/// What tracking did or would do.
+fn write_tracking(out: &mut dyn Write, tracking: Option<&TrackingReport>) -> io::Result<()> {
+    let Some(tracking) = tracking else {
+        return Ok(());
+    };
+    let vouched = tracking.images.iter().map(|image| image.vouched_bytes);
+    let vouched = text::size(vouched.sum());
+    match (tracking.is_scan, tracking.images.is_empty()) {
+        (_, true) => {}
+        (true, _) => writeln!(
+            out,
+            "  tracking: all is read, to check the {vouched} that it vouches for"
+        )?,
+        (false, _) => writeln!(out, "  tracking: {vouched} known to be unchanged")?,
+    }
+    let mut notes = tracking.notes.iter();
+    notes.try_for_each(|note| writeln!(out, "  note: {}", text::name(note)))
 }
 
 /// How a running machine was captured, for people.

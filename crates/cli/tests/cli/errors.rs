@@ -104,7 +104,7 @@ fn config_mistakes_name_file_and_line() {
     environment.write(&environment.config_file(), "# mine\nrepository = 'x'\n");
     insta::assert_snapshot!(environment.fails(&["list"]), @r"
     1
-    error: the config file 'FOLDER/config/vrs/config.toml' is wrong in line 2: unknown field `repository`, expected one of `default_repository`, `vboxmanage`, `vboxmanage_patience_seconds`, `ssh_command`, `rclone_command`, `repositories`
+    error: the config file 'FOLDER/config/vrs/config.toml' is wrong in line 2: unknown field `repository`, expected one of `default_repository`, `vboxmanage`, `vboxmanage_patience_seconds`, `ssh_command`, `rclone_command`, `repositories`, `machines`
     ");
     insta::assert_snapshot!(environment.fails(&["list", "--config", "/nowhere/x.toml"]), @r"
     1

@@ -137,6 +137,7 @@ fn take() {
     machines[].files[].role: string
     machines[].files[].size_bytes: number
     machines[].files[].unchanged: boolean
+    machines[].files[].vouched_bytes: number
     machines[].machine: string
     machines[].machine_id: string
     machines[].machine_name: string
@@ -144,6 +145,7 @@ fn take() {
     machines[].previous: null
     machines[].read_bytes: number
     machines[].status: "planned"
+    machines[].tracking: null
     machines[].verdicts: array
     type: "take"
     "#);
@@ -163,7 +165,21 @@ fn take() {
     machines[].size_bytes: number
     machines[].snapshot: string
     machines[].status: "taken"
+    machines[].tracking: null
     type: "take"
+    "#);
+    environment.write(&environment.config_file(), "[machines.web]\ntrack = true\n");
+    let tracked = environment.json(&["take", &path]);
+    let mut tracking = tracked["machines"][0]["tracking"].clone();
+    tracking["type"] = "take".into();
+    // A text where the file system makes no clones.
+    tracking["notes"] = serde_json::json!([]);
+    insta::assert_snapshot!(documented(&tracking), @r#"
+    images: array
+    is_scan: boolean
+    notes: array
+    type: "take"
+    wrong_bytes: number
     "#);
     insta::assert_snapshot!(documented(&environment.json(&["take", "none.vbox"])), @r#"
     machines: array

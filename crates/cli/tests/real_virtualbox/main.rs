@@ -23,4 +23,5 @@ mod refusals;
 mod relocated;
 mod restic;
 mod round_trips;
+mod tracking;
 mod vrs;

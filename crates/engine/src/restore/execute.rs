@@ -15,7 +15,7 @@ use crate::journal::{Intent, Journal, Step};
 use crate::lock::MachineLock;
 use crate::machine::Machine;
 use crate::manifest::tree_path;
-use crate::{grid, migrate, permission, platform, portability, records, recover};
+use crate::{grid, migrate, permission, platform, portability, records, recover, tracking};
 
 /// A machine that was brought back.
 #[derive(Debug, Clone)]
@@ -37,6 +37,8 @@ pub fn execute(
     portability::refuse_or_warn(&intent.machine_name, &plan.portability, progress)?;
     let _lock = MachineLock::take(&host.state_folder, intent.machine, &intent.machine_name)?;
     recover::refuse_if_owed(host, intent.machine)?;
+    // What it keeps would hold all that is written over now.
+    tracking::forget(host, intent.machine, progress);
     let mut journal = host.journals().begin(
         intent.machine,
         Intent::Restore(Box::new(intent.clone())),

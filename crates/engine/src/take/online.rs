@@ -17,6 +17,7 @@ use crate::host::Host;
 use crate::inventory::{Inventory, Missing};
 use crate::machine::Machine;
 use crate::manifest::{CaptureRecord, FileRecord};
+use crate::tracking::Tracker;
 
 /// A running machine on its way into the repository.
 struct Member<'a> {
@@ -122,6 +123,14 @@ fn let_go(host: &Host, mut capture: Capture<'_>, progress: &dyn Progress) {
     }
 }
 
+/// A machine whose files were read.
+struct ReadMachine<'a> {
+    subject: Subject<'a>,
+    files: Vec<FileRecord>,
+    ingest: Box<dyn Ingest + 'a>,
+    tracker: Option<Tracker<'a>>,
+}
+
 /// What all members have in common.
 struct Taking<'a> {
     host: &'a Host,
@@ -141,7 +150,12 @@ impl Taking<'_> {
             ..
         } = member;
         let read = self.read(plan, mode, frozen, &low_water);
-        let (mut subject, files, mut ingest) = match read {
+        let ReadMachine {
+            mut subject,
+            files,
+            mut ingest,
+            tracker,
+        } = match read {
             Ok(read) => read,
             Err(error) => {
                 let_go(self.host, capture, self.progress);
@@ -162,11 +176,13 @@ impl Taking<'_> {
         let manifest =
             subject.store_manifest(self.host, files, self.begun, self.set, ingest.as_mut())?;
         let (id, stats) = ingest.commit(&subject.label(self.host, self.begun, self.set))?;
+        let tracking = tracker.map(|tracker| tracker.finish(id, &manifest.files));
         match thawed {
             Ok(()) => Ok(Taken {
                 id,
                 manifest,
                 stats,
+                tracking,
             }),
             Err(source) => Err(Error::ThawOwed {
                 name: plan.machine.name.clone(),
@@ -183,12 +199,18 @@ impl Taking<'_> {
         mode: CaptureMode,
         frozen: Frozen,
         low_water: &'b LowWater<'b>,
-    ) -> Result<(Subject<'b>, Vec<FileRecord>, Box<dyn Ingest + 'b>)> {
-        let subject = self.subject(plan, mode, frozen)?;
+    ) -> Result<ReadMachine<'b>> {
+        let mut subject = self.subject(plan, mode, frozen)?;
+        let tracker = subject.track(self.host, self.store, low_water);
         let mut ingest = self.store.ingest(low_water)?;
         let files = subject.store_files(ingest.as_mut(), low_water)?;
         subject.verify(self.host, &files)?;
-        Ok((subject, files, ingest))
+        Ok(ReadMachine {
+            subject,
+            files,
+            ingest,
+            tracker,
+        })
     }
 
     fn subject<'b>(

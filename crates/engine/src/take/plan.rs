@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use vrs_repository::id::SnapshotId;
 use vrs_repository::store::{Chunking, FileSource, FileStamp, PreviousFile, SnapshotStore};
 use vrs_virtualbox::{MachineSettings, MediumId};
 
@@ -13,6 +14,7 @@ use crate::machine::Machine;
 use crate::manifest::{FileRecord, FileRole, Manifest, Stamp, tree_path};
 use crate::preflight::{self, PreflightRequest, Verdict};
 use crate::snapshot::{self, Snapshot};
+use crate::tracking::{self, TrackingReport};
 use crate::{catalog, grid, permission, selection};
 
 /// What the user says about a new snapshot.
@@ -34,6 +36,9 @@ pub struct TakeOptions {
     pub tags: Vec<String>,
     /// Read every file, also those that are known unchanged.
     pub force_read: bool,
+    /// Keep what tells the next take which parts of the images did not change, see
+    /// [`tracking`](crate::tracking).
+    pub track: bool,
     /// Id of the migration, if the machine moves into the snapshot.
     pub migration: Option<String>,
 }
@@ -86,6 +91,10 @@ pub struct TakePlan {
     pub files: Vec<FilePlan>,
     /// The snapshot it builds on.
     pub previous: Option<Previous>,
+    /// All snapshots of the repository.
+    pub(crate) snapshots: BTreeSet<SnapshotId>,
+    /// What tracking would vouch for, if the user wants it.
+    pub tracking: Option<TrackingReport>,
     /// What the user said.
     pub options: TakeOptions,
 }
@@ -119,9 +128,14 @@ impl TakePlan {
             skipped,
             files: Vec::new(),
             previous,
+            snapshots: snapshots.iter().map(|snapshot| snapshot.id).collect(),
+            tracking: None,
             options,
         };
         plan.files = plan.files_of(&plan.to_store(host, &plan.inventory)?)?;
+        if plan.options.track {
+            plan.tracking = Some(tracking::foresee(host, store, &plan));
+        }
         Ok(plan)
     }
 
@@ -164,10 +178,28 @@ impl TakePlan {
     /// Bytes that will be read from disk.
     #[must_use]
     pub fn read_bytes(&self) -> u64 {
-        let read = self.files.iter().filter(|file| !file.is_unchanged());
-        read.fold(0, |sum: u64, file| {
-            sum.saturating_add(file.stamp.size_bytes)
-        })
+        let read = self.files.iter().map(|file| self.read_bytes_of(file));
+        read.fold(0, u64::saturating_add)
+    }
+
+    fn read_bytes_of(&self, file: &FilePlan) -> u64 {
+        let is_scan = self
+            .tracking
+            .as_ref()
+            .is_some_and(|tracking| tracking.is_scan);
+        if file.is_unchanged() && !(is_scan && file.role == FileRole::Disk) {
+            return 0;
+        }
+        file.stamp
+            .size_bytes
+            .saturating_sub(self.vouched_bytes(file))
+    }
+
+    /// Bytes of a file that tracking would vouch for, so that they are not read.
+    #[must_use]
+    pub fn vouched_bytes(&self, file: &FilePlan) -> u64 {
+        let tracking = self.tracking.as_ref();
+        tracking.map_or(0, |tracking| tracking.saved_bytes(&file.source.local))
     }
 }
 

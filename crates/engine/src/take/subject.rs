@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use vrs_progress::{Phase, Progress};
-use vrs_repository::store::{FileStamp, Ingest, SnapshotLabel, TreePath};
+use vrs_repository::store::{FileStamp, Ingest, SnapshotLabel, SnapshotStore, TreePath};
 
 use super::plan::{FilePlan, TakePlan};
 use crate::error::{Error, Result, stop_if_interrupted};
@@ -14,6 +14,7 @@ use crate::machine::Machine;
 use crate::manifest::{
     CaptureRecord, FileRecord, FileRole, MANIFEST_VERSION, MachineRecord, Manifest, Stamp, own_path,
 };
+use crate::tracking::{self, Tracker};
 use crate::{grid, platform, portable, snapshot};
 
 /// A machine while it is read.
@@ -64,6 +65,24 @@ impl<'a> Subject<'a> {
             has_own_settings: !is_on_disk || !plan.skipped.is_empty(),
             settings_on_disk,
         })
+    }
+
+    /// Finds out what need not be read, if the user wants that, while all files hold still.
+    pub(super) fn track<'b>(
+        &mut self,
+        host: &'b Host,
+        store: &'b dyn SnapshotStore,
+        progress: &'b dyn Progress,
+    ) -> Option<Tracker<'b>>
+    where
+        'a: 'b,
+    {
+        if !self.plan.options.track {
+            tracking::forget(host, self.machine.id, progress);
+            return None;
+        }
+        let files = &mut self.files;
+        Some(Tracker::begin(host, store, self.plan, files, progress))
     }
 
     /// Tells how long the machine stood still in the end.

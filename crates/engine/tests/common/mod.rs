@@ -30,6 +30,7 @@ pub const MIB: u64 = 1 << 20;
 pub struct Scene {
     pub folder: PathBuf,
     pub host: Host,
+    cache_folder: Option<PathBuf>,
     // Opening derives a key on purpose slowly.
     store: OnceCell<ResticRepository>,
 }
@@ -44,6 +45,7 @@ impl Scene {
         Self {
             folder: folder.to_owned(),
             host,
+            cache_folder: None,
             store: OnceCell::new(),
         }
     }
@@ -54,13 +56,24 @@ impl Scene {
         scene
     }
 
+    /// Opens the repository with a cache.
+    pub fn with_cache(self) -> Self {
+        let cache_folder = Some(self.folder.join("cache"));
+        Self {
+            cache_folder,
+            ..self
+        }
+    }
+
     pub fn location(&self) -> Location {
         Location::parse(self.folder.join("repository").to_str().unwrap()).unwrap()
     }
 
     pub fn store(&self) -> &ResticRepository {
         self.store.get_or_init(|| {
-            ResticRepository::open(&self.location(), &password(), &OpenOptions::default()).unwrap()
+            let mut options = OpenOptions::default();
+            options.cache_folder.clone_from(&self.cache_folder);
+            ResticRepository::open(&self.location(), &password(), &options).unwrap()
         })
     }
 

@@ -1,12 +1,17 @@
-//! A slow and unreliable line: a TCP proxy that delays what passes and cuts connections.
+//! A slow and unreliable line: a TCP proxy that delays what passes, lets only so much pass, and cuts
+//! connections.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// Passed on at once, and by turns where the rate is limited.
+const PIECE_BYTES: usize = 16 << 10;
 
 /// See the module.
 pub struct Proxy {
@@ -18,17 +23,43 @@ pub struct Proxy {
 struct Line {
     target: u16,
     latency: Duration,
+    /// Bytes a second each way, of all connections together; 0: no limit.
+    rate: AtomicU64,
     /// How many bytes of a client a connection lets pass before it is cut, and the random numbers
     /// that choose.
     cuts: Option<(std::ops::Range<u64>, Mutex<fastrand::Rng>)>,
+    there: Way,
+    back: Way,
     ended: AtomicBool,
     connections: AtomicUsize,
     most_connections: AtomicUsize,
     cut: AtomicUsize,
-    sent: AtomicU64,
     under_way: AtomicU64,
     most_under_way: AtomicU64,
     open: Mutex<Vec<Ends>>,
+}
+
+/// One direction of the line.
+#[derive(Default)]
+struct Way {
+    bytes: AtomicU64,
+    /// When what was let in until now has left, where the rate is limited.
+    free_at: Mutex<Option<Instant>>,
+}
+
+impl Way {
+    /// Waits until `count` bytes more have had their turn.
+    fn wait_for_turn(&self, count: usize, bytes_a_second: u64) {
+        let takes = Duration::from_secs_f64(count as f64 / bytes_a_second as f64);
+        let done_at = {
+            let mut free_at = self.free_at.lock().expect("a time");
+            let now = Instant::now();
+            let done_at = free_at.map_or(now, |free_at| free_at.max(now)) + takes;
+            *free_at = Some(done_at);
+            done_at
+        };
+        thread::sleep(done_at.saturating_duration_since(Instant::now()));
+    }
 }
 
 impl Proxy {
@@ -60,12 +91,14 @@ impl Proxy {
         let line = Arc::new(Line {
             target,
             latency,
+            rate: AtomicU64::new(0),
             cuts,
+            there: Way::default(),
+            back: Way::default(),
             ended: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             most_connections: AtomicUsize::new(0),
             cut: AtomicUsize::new(0),
-            sent: AtomicU64::new(0),
             under_way: AtomicU64::new(0),
             most_under_way: AtomicU64::new(0),
             open: Mutex::default(),
@@ -89,6 +122,12 @@ impl Proxy {
         self.port
     }
 
+    /// From now on no more than so many bytes a second pass each way; `None`: as many as can.
+    pub fn limit(&self, bytes_a_second: Option<NonZeroU64>) {
+        let rate = bytes_a_second.map_or(0, NonZeroU64::get);
+        self.line.rate.store(rate, Ordering::SeqCst);
+    }
+
     /// Cuts all connections there are; new ones may be made.
     ///
     /// # Panics
@@ -101,7 +140,13 @@ impl Proxy {
     /// Bytes that clients sent until now.
     #[must_use]
     pub fn sent_bytes(&self) -> u64 {
-        self.line.sent.load(Ordering::SeqCst)
+        self.line.there.bytes.load(Ordering::SeqCst)
+    }
+
+    /// Bytes that the server sent until now.
+    #[must_use]
+    pub fn received_bytes(&self) -> u64 {
+        self.line.back.bytes.load(Ordering::SeqCst)
     }
 
     /// Connections that it cut.
@@ -180,12 +225,13 @@ impl Line {
         to: &Arc<TcpStream>,
         ends: &Ends,
         mut budget: Option<u64>,
-        is_counted: bool,
+        is_client: bool,
     ) {
         let (sender, receiver) = channel::<(Instant, Vec<u8>)>();
         let (line, target) = (Arc::clone(self), Arc::clone(to));
-        let delivery = thread::spawn(move || line.deliver(&receiver, &target, is_counted));
-        let mut buffer = vec![0; 64 << 10];
+        let delivery = thread::spawn(move || line.deliver(&receiver, &target, is_client));
+        let way = if is_client { &self.there } else { &self.back };
+        let mut buffer = vec![0; PIECE_BYTES];
         while let Ok(count) = from.read(&mut buffer) {
             if count == 0 {
                 break;
@@ -198,8 +244,12 @@ impl Line {
                 }
                 *left -= count as u64;
             }
-            if is_counted {
-                self.sent.fetch_add(count as u64, Ordering::SeqCst);
+            match self.rate.load(Ordering::SeqCst) {
+                0 => {}
+                rate => way.wait_for_turn(count, rate),
+            }
+            way.bytes.fetch_add(count as u64, Ordering::SeqCst);
+            if is_client {
                 let under_way = self.under_way.fetch_add(count as u64, Ordering::SeqCst);
                 self.most_under_way
                     .fetch_max(under_way + count as u64, Ordering::SeqCst);
@@ -214,14 +264,14 @@ impl Line {
         let _ = to.shutdown(Shutdown::Write);
     }
 
-    fn deliver(&self, pieces: &Receiver<(Instant, Vec<u8>)>, mut to: &TcpStream, is_counted: bool) {
+    fn deliver(&self, pieces: &Receiver<(Instant, Vec<u8>)>, mut to: &TcpStream, is_client: bool) {
         let mut works = true;
         for (due, piece) in pieces {
             if works {
                 thread::sleep(due.saturating_duration_since(Instant::now()));
                 works = to.write_all(&piece).is_ok();
             }
-            if is_counted {
+            if is_client {
                 self.under_way
                     .fetch_sub(piece.len() as u64, Ordering::SeqCst);
             }

@@ -1,0 +1,313 @@
+//! What is known about a machine's images since the last snapshot, one file for each machine below vrs's
+//! state folder.
+//!
+//! Guarantees: a record is on disk when [`write`] returns, whole or not at all; one that was damaged since
+//! is recognised by its checksum and never used. Not guaranteed: that a record tells the truth. What it
+//! claims is looked at before use, and a scan checks all of it now and then.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use vrs_repository::id::{RepositoryId, SnapshotId};
+use vrs_repository::store::Chunking;
+use vrs_virtualbox::MachineId;
+
+use super::reflink::HeldClone;
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::manifest::Stamp;
+use crate::platform;
+
+/// A record of another version is as good as none.
+const VERSION: u32 = 1;
+
+const FOLDER: &str = "tracking";
+
+/// What is known about a machine's images.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TrackingRecord {
+    pub(crate) version: u32,
+    pub(crate) machine: MachineId,
+    pub(crate) machine_name: String,
+    /// Where its settings are: a machine without them is gone.
+    pub(crate) settings_file: PathBuf,
+    /// The repository with the snapshots; none before there is one.
+    pub(crate) repository: Option<RepositoryId>,
+    /// Takes in a row that relied on a record.
+    pub(crate) takes_since_scan: u32,
+    pub(crate) images: Vec<TrackedImage>,
+    /// Files that vrs made for tracking, or was about to make, and that no image of the record needs.
+    pub(crate) left_behind: Vec<PathBuf>,
+}
+
+/// An image as vrs left it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TrackedImage {
+    pub(crate) path: PathBuf,
+    /// The image's state when vrs was done with it.
+    pub(crate) stamp: Stamp,
+    /// A snapshot that holds the same bytes,
+    pub(crate) snapshot: SnapshotId,
+    /// in this file of its tree,
+    pub(crate) stored: String,
+    /// which was cut like this.
+    pub(crate) grid: Grid,
+    /// How a change since then shows.
+    pub(crate) method: Method,
+}
+
+/// Where a stored image was cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Grid {
+    pub(crate) chunk_bytes: u32,
+    pub(crate) phase_bytes: u64,
+}
+
+impl Grid {
+    pub(crate) const fn of(chunking: &Chunking) -> Option<Self> {
+        match *chunking {
+            Chunking::Grid {
+                chunk_bytes,
+                phase_bytes,
+            } => Some(Self {
+                chunk_bytes,
+                phase_bytes,
+            }),
+            Chunking::ContentDefined { .. } | Chunking::Whole => None,
+        }
+    }
+
+    /// The last cut up to an offset; the file's beginning is one.
+    pub(crate) const fn point_before(self, offset: u64) -> u64 {
+        offset.saturating_sub(self.bytes_into_chunk(offset))
+    }
+
+    /// The first cut from an offset on.
+    pub(crate) const fn point_after(self, offset: u64) -> u64 {
+        match (offset, self.bytes_into_chunk(offset)) {
+            (0, _) | (_, 0) => offset,
+            (_, into) => {
+                let rest = (self.chunk_bytes as u64).saturating_sub(into);
+                offset.saturating_add(rest)
+            }
+        }
+    }
+
+    /// How far an offset is behind the cut before it.
+    const fn bytes_into_chunk(self, offset: u64) -> u64 {
+        let chunk_bytes = self.chunk_bytes as u64;
+        let (Some(phase), Some(into)) = (
+            self.phase_bytes.checked_rem(chunk_bytes),
+            offset.checked_rem(chunk_bytes),
+        ) else {
+            return 0;
+        };
+        match into.checked_sub(phase) {
+            Some(into) => into,
+            None => into.saturating_add(chunk_bytes).saturating_sub(phase),
+        }
+    }
+}
+
+/// How it is told which parts of an image are as they were.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub(crate) enum Method {
+    /// A clone holds the stored bytes, and the file system knows which of them it shares.
+    Reflink(HeldClone),
+}
+
+impl Method {
+    /// Files that vrs keeps for it.
+    pub(crate) fn own_files(&self) -> impl Iterator<Item = &Path> {
+        match self {
+            Self::Reflink(held) => std::iter::once(held.path.as_path()),
+        }
+    }
+}
+
+impl TrackedImage {
+    /// Whether what is kept of it still tells all about an image of that stamp.
+    pub(crate) fn is_still(&self, grid: Grid, stamp: Stamp) -> bool {
+        let is_kept = match &self.method {
+            Method::Reflink(held) => held.is_sound(),
+        };
+        is_kept && self.grid == grid && self.stamp == stamp
+    }
+}
+
+impl TrackingRecord {
+    /// An empty one.
+    pub(crate) fn new(machine: MachineId) -> Self {
+        Self {
+            version: VERSION,
+            machine,
+            machine_name: String::new(),
+            settings_file: PathBuf::new(),
+            repository: None,
+            takes_since_scan: 0,
+            images: Vec::new(),
+            left_behind: Vec::new(),
+        }
+    }
+
+    /// What is left of it where its images are no use.
+    pub(crate) fn without_images(self) -> Self {
+        Self {
+            left_behind: self.all_files(),
+            images: Vec::new(),
+            takes_since_scan: 0,
+            ..self
+        }
+    }
+
+    pub(crate) fn image(&self, path: &Path) -> Option<&TrackedImage> {
+        self.images.iter().find(|image| image.path == path)
+    }
+
+    /// Files that vrs made for the machine and still needs.
+    pub(crate) fn own_files(&self) -> impl Iterator<Item = &Path> {
+        self.images
+            .iter()
+            .flat_map(|image| image.method.own_files())
+    }
+
+    /// Files that vrs made for the machine.
+    pub(crate) fn all_files(&self) -> Vec<PathBuf> {
+        let needed = self.own_files().map(Path::to_owned);
+        needed.chain(self.left_behind.iter().cloned()).collect()
+    }
+}
+
+/// What lies where a record may be.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Nothing,
+    /// A text why it is no use.
+    Useless(&'static str),
+    Record(TrackingRecord),
+}
+
+/// What is remembered about a machine.
+pub(crate) fn read(host: &Host, machine: MachineId) -> Result<Found> {
+    let path = path_of(host, machine);
+    let content = match std::fs::read(&path) {
+        Ok(content) => content,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => return Err(Error::io("read", &path, error)),
+    };
+    let record = verified(&content).and_then(|text| {
+        let record: serde_json::Result<TrackingRecord> = serde_json::from_slice(text);
+        record.ok().filter(|record| record.machine == machine)
+    });
+    Ok(match record {
+        Some(record) if record.version == VERSION => Found::Record(record),
+        Some(_) => Found::Useless("another version of vrs wrote what was known about it"),
+        None => Found::Useless("what was known about it is damaged"),
+    })
+}
+
+/// Machines with a record.
+pub(crate) fn machines(host: &Host) -> Result<Vec<MachineId>> {
+    let folder = host.state_folder.join(FOLDER);
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("read the folder", &folder, error)),
+    };
+    let named = entries.flatten().filter_map(|entry| {
+        let path = entry.path();
+        path.file_stem()?.to_str()?.parse().ok()
+    });
+    let mut machines: Vec<MachineId> = named.collect();
+    machines.sort_unstable();
+    machines.dedup();
+    Ok(machines)
+}
+
+/// Replaces what is remembered.
+pub(crate) fn write(host: &Host, record: &TrackingRecord) -> Result<()> {
+    let path = path_of(host, record.machine);
+    platform::create_private_folder(&host.state_folder.join(FOLDER))?;
+    let text = serde_json::to_vec_pretty(record);
+    let text = text.map_err(|error| Error::io("write", &path, error.into()))?;
+    let mut content = blake3::hash(&text).to_hex().as_bytes().to_vec();
+    content.push(b'\n');
+    content.extend(text);
+    platform::replace_file(&path, &content)
+}
+
+/// Forgets a machine.
+pub(crate) fn remove(host: &Host, machine: MachineId) -> Result<()> {
+    let path = path_of(host, machine);
+    match std::fs::remove_file(&path) {
+        Ok(()) => platform::sync_folder(&host.state_folder.join(FOLDER)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io("remove", &path, error)),
+    }
+}
+
+fn path_of(host: &Host, machine: MachineId) -> PathBuf {
+    host.state_folder
+        .join(FOLDER)
+        .join(format!("{machine}.record"))
+}
+
+/// The text after a checksum that is right.
+fn verified(content: &[u8]) -> Option<&[u8]> {
+    let (sum, text) = content.split_at_checked(blake3::OUT_LEN.saturating_mul(2))?;
+    let text = text.strip_prefix(b"\n")?;
+    (blake3::hash(text).to_hex().as_bytes() == sum).then_some(text)
+}
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_are_those_of_the_grid() {
+        let grid = Grid {
+            chunk_bytes: 8,
+            phase_bytes: 19,
+        };
+        // 0, 3, 11, 19, 27...
+        let before: Vec<u64> = [0, 2, 3, 10, 11, 18, 19, 27]
+            .map(|at| grid.point_before(at))
+            .into();
+        assert_eq!(before, [0, 0, 3, 3, 11, 11, 19, 27]);
+        let after: Vec<u64> = [0, 1, 3, 4, 11, 12, 20]
+            .map(|at| grid.point_after(at))
+            .into();
+        assert_eq!(after, [0, 3, 3, 11, 11, 19, 27]);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = Host {
+            virtualbox: Err(String::new()),
+            state_folder: folder.path().to_owned(),
+            name: String::new(),
+        };
+        let machine = "317fdc28-d400-4c87-bfc2-a2139ff50b5d".parse().unwrap();
+        let record = TrackingRecord::new(machine);
+        write(&host, &record).unwrap();
+        assert!(matches!(read(&host, machine).unwrap(), Found::Record(found) if found == record));
+        assert_eq!(machines(&host).unwrap(), [machine]);
+        let path = path_of(&host, machine);
+        let content = std::fs::read(&path).unwrap();
+        for bit in 0..content.len() * 8 {
+            let mut damaged = content.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &damaged).unwrap();
+            assert!(matches!(read(&host, machine).unwrap(), Found::Useless(_)));
+        }
+        for length in 0..content.len() {
+            std::fs::write(&path, &content[..length]).unwrap();
+            assert!(matches!(read(&host, machine).unwrap(), Found::Useless(_)));
+        }
+        remove(&host, machine).unwrap();
+        assert!(matches!(read(&host, machine).unwrap(), Found::Nothing));
+    }
+}
