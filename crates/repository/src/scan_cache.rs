@@ -345,6 +345,7 @@ fn decoded(bytes: &[u8]) -> Option<Entry> {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use crate::store::Chunking;
