@@ -242,6 +242,7 @@ fn covers(merged: &[Range<u64>], range: &Range<u64>) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use rustic_core::repofile::BlobType;
 
