@@ -24,10 +24,15 @@ impl StoredChunk {
     }
 }
 
-/// The chunks of a stored file in order, without gaps: 12 bytes a chunk, as the index holds the ids.
+/// So many chunks share one offset in memory; those in between follow from the lengths of the chunks.
+const CHUNKS_PER_OFFSET: usize = 16;
+
+/// The chunks of a stored file in order, without gaps: 4.5 bytes a chunk, as the index holds the ids
+/// and lengths.
 pub(crate) struct ChunkList {
     loaded: Arc<LoadedIndex>,
     numbers: Vec<ChunkNumber>,
+    /// Of every [`CHUNKS_PER_OFFSET`]th chunk.
     offsets: Vec<u64>,
     size_bytes: u64,
 }
@@ -35,30 +40,41 @@ pub(crate) struct ChunkList {
 impl ChunkList {
     /// Of these chunks of an index.
     pub(crate) fn new(loaded: Arc<LoadedIndex>, numbers: Vec<ChunkNumber>) -> Self {
-        let mut size_bytes: u64 = 0;
-        let offset_before = |number: &ChunkNumber| {
-            let length_bytes = loaded
-                .index
-                .chunk(*number)
-                .map_or(0, |(_, at)| at.raw_bytes());
-            let offset = size_bytes;
-            size_bytes = size_bytes.saturating_add(length_bytes.into());
-            offset
-        };
-        let offsets = numbers.iter().map(offset_before).collect();
-        Self {
+        let mut list = Self {
             loaded,
+            offsets: Vec::with_capacity(numbers.len().div_ceil(CHUNKS_PER_OFFSET)),
             numbers,
-            offsets,
-            size_bytes,
+            size_bytes: 0,
+        };
+        for group in list.numbers.chunks(CHUNKS_PER_OFFSET) {
+            list.offsets.push(list.size_bytes);
+            let lengths = group.iter().map(|number| list.length_bytes(*number));
+            list.size_bytes = lengths.fold(list.size_bytes, u64::saturating_add);
         }
+        list
+    }
+
+    fn length_bytes(&self, number: ChunkNumber) -> u64 {
+        let chunk = self.loaded.index.chunk(number);
+        chunk.map_or(0, |(_, location)| location.raw_bytes().into())
+    }
+
+    /// Where a chunk begins.
+    fn offset(&self, position: usize) -> Option<u64> {
+        let group = position / CHUNKS_PER_OFFSET;
+        let first = group.saturating_mul(CHUNKS_PER_OFFSET);
+        let before = self.numbers.get(first..position)?;
+        let lengths = before.iter().map(|number| self.length_bytes(*number));
+        Some(lengths.fold(*self.offsets.get(group)?, u64::saturating_add))
     }
 
     /// The same without those from a position on.
     pub(crate) fn truncate(&mut self, chunks: usize) {
-        self.size_bytes = self.offsets.get(chunks).copied().unwrap_or(self.size_bytes);
-        self.numbers.truncate(chunks);
-        self.offsets.truncate(chunks);
+        if chunks < self.len() {
+            self.size_bytes = self.offset(chunks).unwrap_or(self.size_bytes);
+            self.numbers.truncate(chunks);
+            self.offsets.truncate(chunks.div_ceil(CHUNKS_PER_OFFSET));
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -68,10 +84,6 @@ impl ChunkList {
     /// Sum of the lengths of all chunks.
     pub(crate) const fn size_bytes(&self) -> u64 {
         self.size_bytes
-    }
-
-    pub(crate) fn number(&self, position: usize) -> Option<ChunkNumber> {
-        self.numbers.get(position).copied()
     }
 
     /// All chunks with their places in the file.
@@ -84,23 +96,35 @@ impl ChunkList {
     }
 
     pub(crate) fn get(&self, position: usize) -> Option<StoredChunk> {
-        self.placed(position).map(|(chunk, _)| chunk)
-    }
-
-    /// A chunk and where it lies in the repository.
-    pub(crate) fn placed(&self, position: usize) -> Option<(StoredChunk, BlobLocation)> {
-        let (id, location) = self.loaded.index.chunk(self.number(position)?)?;
-        let chunk = StoredChunk {
-            offset: self.offsets.get(position).copied()?,
-            length_bytes: location.raw_bytes(),
-            id,
-        };
-        Some((chunk, location))
+        self.iter_from(position).next()
     }
 
     /// The chunks from a position on.
     pub(crate) fn iter_from(&self, position: usize) -> impl Iterator<Item = StoredChunk> + '_ {
-        (position..self.len()).filter_map(|position| self.get(position))
+        self.placed_from(position).map(|(chunk, _)| chunk)
+    }
+
+    /// All chunks, and where they lie in the repository.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = (StoredChunk, BlobLocation)> + '_ {
+        self.placed_from(0)
+    }
+
+    fn placed_from(
+        &self,
+        position: usize,
+    ) -> impl Iterator<Item = (StoredChunk, BlobLocation)> + '_ {
+        let mut next = self.offset(position).unwrap_or(self.size_bytes);
+        let numbers = self.numbers.get(position..).unwrap_or_default();
+        numbers.iter().filter_map(move |number| {
+            let (id, location) = self.loaded.index.chunk(*number)?;
+            let chunk = StoredChunk {
+                offset: next,
+                length_bytes: location.raw_bytes(),
+                id,
+            };
+            next = chunk.end();
+            Some((chunk, location))
+        })
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = StoredChunk> + '_ {
@@ -135,7 +159,10 @@ impl ChunkList {
     /// The position of the chunk that holds the byte at `offset`.
     pub(crate) fn position_at(&self, offset: u64) -> usize {
         let after = self.offsets.partition_point(|start| *start <= offset);
-        after.saturating_sub(1)
+        let first = after.saturating_sub(1).saturating_mul(CHUNKS_PER_OFFSET);
+        let later = self.iter_from(first).skip(1);
+        let before = later.take_while(|chunk| chunk.offset <= offset).count();
+        first.saturating_add(before)
     }
 }
 
@@ -215,6 +242,7 @@ fn covers(merged: &[Range<u64>], range: &Range<u64>) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use rustic_core::repofile::BlobType;
 
@@ -291,5 +319,63 @@ mod tests {
         );
         assert_eq!(parts(5, earlier(), ALL, |_| true), [Part::Unknown(0..5)]);
         assert_eq!(parts(0, earlier(), ALL, |_| true), []);
+    }
+
+    /// Chunks of 1, 2, 3... bytes, in this order in a file.
+    fn list(chunks: usize) -> ChunkList {
+        let blobs = (0..chunks).map(|number| IndexBlob {
+            id: id(u8::try_from(number).unwrap()),
+            kind: BlobType::Data,
+            offset: 0,
+            length: 10,
+            uncompressed_length: Some(u32::try_from(number).unwrap() + 1),
+        });
+        let mut index = Index::default();
+        index.add(&IndexPack {
+            id: PackId::from_bytes([9; 32]),
+            blobs: blobs.collect(),
+            time: None,
+            size: None,
+        });
+        index.sort();
+        let ids = (0..chunks).map(|number| id(u8::try_from(number).unwrap()));
+        let numbers = ids.map(|id| index.number(&id).unwrap()).collect();
+        let loaded = LoadedIndex {
+            files: Vec::new(),
+            index,
+            marks: std::collections::HashMap::new(),
+            unreadable: Vec::new(),
+        };
+        ChunkList::new(Arc::new(loaded), numbers)
+    }
+
+    #[test]
+    fn every_chunk_is_where_those_before_it_end() {
+        for chunks in [0, 1, 15, 16, 17, 100] {
+            let list = list(chunks);
+            let begins = |position: usize| (position * (position + 1) / 2) as u64;
+            assert_eq!(list.size_bytes(), begins(chunks));
+            assert_eq!(list.get(chunks), None);
+            for position in 0..chunks {
+                let chunk = list.get(position).unwrap();
+                let expected = begins(position)..begins(position + 1);
+                assert_eq!(chunk.range(), expected);
+                assert_eq!(list.position_at(expected.start), position);
+                assert_eq!(list.position_at(expected.end - 1), position);
+                let rest = list.iter_from(position).map(|chunk| chunk.offset);
+                assert!(rest.eq((position..chunks).map(begins)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_shorter_list_ends_where_its_last_chunk_does() {
+        for chunks in [0, 1, 15, 16, 17, 99, 100, 101] {
+            let mut shorter = list(100);
+            shorter.truncate(chunks);
+            let expected = list(chunks.min(100));
+            assert_eq!(shorter.size_bytes(), expected.size_bytes());
+            assert!(shorter.iter().eq(expected.iter()));
+        }
     }
 }

@@ -153,7 +153,9 @@ impl<'a> Restore<'a> {
     }
 
     fn needs(&self) -> Vec<Need> {
-        let mut needs: Vec<Need> = self.missing().collect();
+        // As long as needed and no longer: grown by doubling it could take as much as the index.
+        let mut needs = Vec::with_capacity(self.missing().count());
+        needs.extend(self.missing());
         needs.sort_unstable();
         needs
     }

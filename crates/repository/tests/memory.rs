@@ -30,8 +30,8 @@ const CHUNK: usize = 1 << 10;
 const MEBIBYTES: [usize; 2] = [32, 192];
 const OPERATIONS: [Operation; 4] = [
     ("take", 62, take_new),
-    ("take unchanged", 90, take_unchanged),
-    ("restore", 100, restore_all),
+    ("take unchanged", 82, take_unchanged),
+    ("restore", 90, restore_all),
     ("prune", 100, prune_half),
 ];
 

@@ -62,8 +62,7 @@ impl Target {
                 && zeros.id(chunk.length_bytes as usize) == chunk.id;
             if is_zero { State::Zero } else { State::Missing }
         };
-        let placed = (0..chunks.len()).filter_map(|position| chunks.placed(position));
-        let states = placed.map(state).collect();
+        let states = chunks.placed().map(state).collect();
         let file = open_existing(&request.target)?;
         let local_bytes = file
             .as_ref()
