@@ -25,6 +25,7 @@ const NAME: &str = "repo";
 const BYTES_A_SECOND: u64 = 2_500_000;
 const LATENCY: Duration = Duration::from_millis(10);
 const SIZE: usize = 5 << 20;
+const ATTEMPTS: usize = 4;
 /// What does not count at both ends: the first and last requests carry no content.
 const EDGE_BYTES: u64 = 256 << 10;
 /// Cut by content, because a grid is read in ranges that hold several of such small packs, and one thread
@@ -67,6 +68,15 @@ fn the_line_is_full_while_there_is_something_to_move(
     #[case] kind: ServerKind,
     #[case] least_share: f64,
 ) {
+    // Whatever else the computer does can only lower a share.
+    let mut shares = (0..ATTEMPTS).map(|_| shares_of(kind));
+    let is_full =
+        |&(sending, fetching): &(f64, f64)| sending >= least_share && fetching >= least_share;
+    assert!(shares.any(|share| is_full(&share)), "see the shares above");
+}
+
+/// To send, and to fetch.
+fn shares_of(kind: ServerKind) -> (f64, f64) {
     let mut server = StorageServer::start(kind);
     let location = Location::parse(&server.location(NAME)).unwrap();
     let mut new = InitOptions::default();
@@ -99,8 +109,5 @@ fn the_line_is_full_while_there_is_something_to_move(
     );
     println!("{kind:?}: {sending:.3} of the line to send, {fetching:.3} to fetch");
     assert!(std::fs::read(&out).unwrap() == noise(1, SIZE));
-    assert!(
-        sending >= least_share && fetching >= least_share,
-        "{sending:.3} to send, {fetching:.3} to fetch"
-    );
+    (sending, fetching)
 }
