@@ -68,7 +68,7 @@ fn table(vrs: &Path, states: &States, rounds: usize, distance: Distance) -> Stri
             .map(|one| (one.name(), one.is_peer()))
             .collect();
         costs.resize_with(programs.len(), Costs::default);
-        for step in Step::ALL {
+        for step in Step::of(distance) {
             for turn in 0..programs.len() {
                 let number = (turn + round) % programs.len();
                 if let Some(cost) = step.cost_of(&programs[number], states) {
@@ -81,8 +81,8 @@ fn table(vrs: &Path, states: &States, rounds: usize, distance: Distance) -> Stri
         Distance::Here => COLUMNS_HERE,
         Distance::Elsewhere => COLUMNS.len(),
     };
-    let tables = Step::ALL.map(|step| step.table(&names, &costs, columns));
-    tables.join("\n\n")
+    let tables = Step::of(distance).map(|step| step.table(&names, &costs, columns));
+    tables.collect::<Vec<_>>().join("\n\n")
 }
 
 impl Step {
@@ -95,6 +95,12 @@ impl Step {
         Self::RestoreOver,
         Self::RestoreOverCompacted,
     ];
+
+    /// Where the blocks of an image lie makes no difference to what passes a line.
+    fn of(distance: Distance) -> impl Iterator<Item = Self> {
+        let all = Self::ALL.into_iter();
+        all.filter(move |step| distance == Distance::Here || *step != Self::RestoreOverCompacted)
+    }
 
     const fn title(self) -> &'static str {
         match self {
