@@ -123,6 +123,15 @@ pub fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     sync_folder(folder)
 }
 
+/// Removes a file for good, if it is there.
+pub fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => path.parent().map_or(Ok(()), sync_folder),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io("remove", path, error)),
+    }
+}
+
 /// Refuses a file that some process has open for writing.
 pub fn refuse_if_written_to(path: &Path) -> Result<()> {
     match writers_of(path)?.into_iter().next() {

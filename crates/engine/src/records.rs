@@ -129,12 +129,7 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
     }
 
     pub(crate) fn remove(&self, machine: MachineId) -> Result<()> {
-        let path = self.path(machine);
-        match std::fs::remove_file(&path) {
-            Ok(()) => platform::sync_folder(&self.folder),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(Error::io("remove", &path, error)),
-        }
+        platform::remove_file(&self.path(machine))
     }
 
     fn path(&self, machine: MachineId) -> PathBuf {

@@ -280,11 +280,7 @@ fn identify(host: &Host, image: &IntentImage, progress: &dyn Progress) -> Result
 
 pub(crate) fn remove(path: &Path, progress: &dyn Progress) -> Result<()> {
     progress.step("file-remove");
-    match std::fs::remove_file(path) {
-        Ok(()) => path.parent().map_or(Ok(()), platform::sync_folder),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Error::io("remove", path, error)),
-    }
+    platform::remove_file(path)
 }
 
 fn register(host: &Host, intent: &RestoreIntent, progress: &dyn Progress) -> Result<()> {

@@ -239,12 +239,7 @@ pub(crate) fn write(host: &Host, record: &TrackingRecord) -> Result<()> {
 
 /// Forgets a machine.
 pub(crate) fn remove(host: &Host, machine: MachineId) -> Result<()> {
-    let path = path_of(host, machine);
-    match std::fs::remove_file(&path) {
-        Ok(()) => platform::sync_folder(&host.state_folder.join(FOLDER)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Error::io("remove", &path, error)),
-    }
+    platform::remove_file(&path_of(host, machine))
 }
 
 fn path_of(host: &Host, machine: MachineId) -> PathBuf {
