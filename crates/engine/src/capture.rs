@@ -16,6 +16,7 @@
 //! Not guaranteed: that a machine whose process dies meanwhile goes on; it is aborted then, with its
 //! disks whole.
 
+mod forgotten_state;
 mod freeze;
 mod leftovers;
 mod pause;

@@ -96,6 +96,8 @@ pub enum Step {
     Merge,
     /// The machine's state is saved.
     SaveState,
+    /// VirtualBox is told of a saved state that it forgot.
+    AdoptState,
     /// The machine is started again.
     Start,
     /// The machine is marked as moved away.

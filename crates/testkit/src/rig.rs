@@ -18,8 +18,9 @@ use crate::loop_disk::LoopDisk;
 use crate::tiny_disk::TinyDisk;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What `VBoxManage` says when a lock is in its way.
-const LOCKED: &[&str] = &[
+/// What `VBoxManage` says when a lock is in its way, or the service is not there for a moment.
+const PASSING: &[&str] = &[
+    "Failed to create the VirtualBox object",
     "already locked",
     "already has a lock request pending",
     "was unlocked unexpectedly",
@@ -141,7 +142,7 @@ impl Rig {
             .into_iter()
             .map(|argument| argument.as_ref().to_owned())
             .collect();
-        let output = self.output_when_unlocked(&arguments);
+        let output = self.patient_output(&arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(
             output.status.success(),
@@ -152,14 +153,14 @@ impl Rig {
     }
 
     /// Someone else may have the machine locked for a moment, for example a `VBoxManage` whose caller
-    /// was killed.
-    fn output_when_unlocked(&self, arguments: &[OsString]) -> Output {
+    /// was killed, and a service that ends with its last client is started again.
+    fn patient_output(&self, arguments: &[OsString]) -> Output {
         let start = Instant::now();
         loop {
             let output = self.output(arguments);
             let stderr = String::from_utf8_lossy(&output.stderr);
-            let is_locked = LOCKED.iter().any(|text| stderr.contains(text));
-            if !is_locked || start.elapsed() > PATIENCE {
+            let is_passing = PASSING.iter().any(|text| stderr.contains(text));
+            if !is_passing || start.elapsed() > PATIENCE {
                 return output;
             }
             thread::sleep(Duration::from_millis(100));

@@ -40,7 +40,8 @@ pub fn is_clean(machine: &RigMachine<'_>, when: &str) {
     assert!(!settings.contains("ForceTakeSnapshot"), "{when}");
 }
 
-fn files_in(folder: &Path) -> Vec<String> {
+/// The names of the files in a folder, which may be missing.
+pub fn files_in(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.collect()

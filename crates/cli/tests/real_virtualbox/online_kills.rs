@@ -1,16 +1,16 @@
 //! Somebody dies while a running machine is taken: vrs, `VBoxManage`, the machine's own process or
 //! VirtualBox's daemon; or a disk is full. `vrs recover` puts everything right.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use vrs_testkit::{Rig, RigMachine};
 
-use crate::online::{counting, goes_on, is_clean};
+use crate::online::{counting, files_in, goes_on, is_clean};
 use crate::vrs::Vrs;
 
 const MODES: [&str; 3] = ["--memory", "--disks-only", "--savestate"];
@@ -235,6 +235,56 @@ fn a_saved_state_that_the_settings_do_not_name_is_kept() {
     vrs.run(["recover"]);
     goes_on(&machine, "let go");
     assert_eq!(machine.counts().unwrap().starts, 0, "it was resumed");
+}
+
+/// Kills vrs while the machine's state is saved for a take, and lets VirtualBox forget it: a saved
+/// state that VirtualBox knows nothing of is left, as after settings that could not be written.
+fn forgotten_state(vrs: &Vrs<'_>, rig: &Rig, machine: &RigMachine<'_>) -> PathBuf {
+    let id = machine.id().to_string();
+    let call = format!("{id}\0savestate");
+    for _ in 0..8 {
+        let mut take = vrs.command(["take", &id, "--savestate"]).spawn().unwrap();
+        let _ =
+            wait_for(&call, true, machine, &mut take) && wait_for(&call, false, machine, &mut take);
+        let _ = take.kill();
+        take.wait().unwrap();
+        if machine.state() != "saved" {
+            vrs.run(["recover"]);
+            continue;
+        }
+        let folder = machine.folder().join("Snapshots");
+        let name = files_in(&folder).pop().unwrap();
+        let aside = rig.folder().join(&name);
+        fs::copy(folder.join(&name), &aside).unwrap();
+        rig.run(["discardstate", &id]);
+        fs::copy(&aside, folder.join(&name)).unwrap();
+        return folder.join(name);
+    }
+    panic!("every take ended before anybody saw it save the machine");
+}
+
+#[test]
+#[ignore = "needs the VirtualBox rig; scripts/test runs it"]
+fn a_saved_state_that_virtualbox_forgot_is_given_back() {
+    let rig = Rig::start();
+    let machine = counting(&rig, "web");
+    let vrs = Vrs::new(&rig);
+    forgotten_state(&vrs, &rig, &machine);
+    assert_eq!(machine.state(), "poweroff");
+    vrs.run(["recover"]);
+    goes_on(&machine, "given back");
+    assert_eq!(machine.counts().unwrap().starts, 0, "it was resumed");
+
+    let state = forgotten_state(&vrs, &rig, &machine);
+    let written = fs::metadata(&state).unwrap().modified().unwrap();
+    machine.start_counting();
+    machine.power_off();
+    let put_back = File::options().append(true).open(&state).unwrap();
+    put_back.set_modified(written).unwrap();
+    let told = vrs.fail(3, ["recover"]);
+    assert!(told.contains("has run since"), "{told}");
+    assert_eq!(machine.state(), "poweroff");
+    assert!(state.exists(), "the only copy of its memory");
 }
 
 /// Does something while a take has frozen the files of the machine, and waits for the take's end. vrs

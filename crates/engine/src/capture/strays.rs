@@ -11,7 +11,8 @@ use vrs_progress::Progress;
 use vrs_virtualbox::{DeviceType, MachineSettings, Medium, VBoxManage};
 
 use super::{CaptureIntent, files_in};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::platform;
 
 /// Removes images that VirtualBox knows and uses for nothing.
 pub(super) fn remove_images(
@@ -34,7 +35,7 @@ pub(super) fn remove_files(
 ) -> Result<()> {
     for file in stray_files(virtualbox, intent)? {
         progress.step("stray-file-remove");
-        std::fs::remove_file(&file).map_err(|error| Error::io("remove", &file, error))?;
+        platform::remove_file(&file)?;
     }
     Ok(())
 }

@@ -60,6 +60,7 @@ impl<'a> Capture<'a> {
         if status.state.is_at_rest() {
             refuse_if_orphaned(&status.settings_file)?;
         }
+        self.adopt_forgotten_state(&status)?;
         self.put_key_back()?;
         self.release()?;
         self.merge()?;
@@ -122,6 +123,10 @@ impl<'a> Capture<'a> {
         if self.intent.was_paused {
             self.progress.step("pause");
             self.virtualbox.pause(self.intent.machine, self.progress)?;
+        }
+        if self.settle()?.state.is_online() {
+            // VirtualBox leaves one that it was told of.
+            strays::remove_files(self.virtualbox, &self.intent, self.progress)?;
         }
         Ok(())
     }
