@@ -334,7 +334,7 @@ fn a_disk_that_is_full_when_images_are_merged_only_delays_that() {
     let vrs = Vrs::new(&rig);
     let filler = disk.path().join("filler");
     let code = in_frozen_take(&vrs, &machine, &|| {
-        let full = io::copy(&mut io::repeat(0), &mut fs::File::create(&filler).unwrap());
+        let full = io::copy(&mut io::repeat(0), &mut File::create(&filler).unwrap());
         assert_eq!(full.unwrap_err().kind(), io::ErrorKind::StorageFull);
     });
     assert_eq!(code, Some(4));
