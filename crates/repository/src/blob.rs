@@ -102,10 +102,54 @@ pub(crate) fn unseal(
     let mut raw = key.open(sealed).ok_or(UNSEALABLE)?;
     if location.is_compressed() {
         let capacity = claimed_length(location)?;
-        raw = zstd::bulk::decompress(&raw, capacity).map_err(|_| "it cannot be decompressed")?;
+        raw = zstd::bulk::decompress(&raw, capacity).map_err(|_| UNREADABLE)?;
     }
     verify(id, location, raw.len() as u64, hash(&raw))?;
     Ok(raw)
+}
+
+/// Does what [`unseal`] does, for many blobs one after the other. Every thread has its own, as the
+/// decompressor keeps its tables and the buffer its memory.
+pub(crate) struct Unsealer<'a> {
+    key: &'a MasterKey,
+    decompressor: zstd::bulk::Decompressor<'static>,
+    raw: Vec<u8>,
+}
+
+impl<'a> Unsealer<'a> {
+    pub(crate) fn new(key: &'a MasterKey) -> Result<Self> {
+        let decompressor = zstd::bulk::Decompressor::new().map_err(|_| Error::InvalidRequest {
+            subject: "decompression".to_owned(),
+            reason: "there is no memory for it",
+        })?;
+        Ok(Self {
+            key,
+            decompressor,
+            raw: Vec::new(),
+        })
+    }
+
+    /// The content of a blob, until the next one is unsealed. The sealed bytes are of no use afterwards.
+    pub(crate) fn unseal<'b>(
+        &'b mut self,
+        id: &ChunkId,
+        location: &BlobLocation,
+        sealed: &'b mut [u8],
+    ) -> std::result::Result<&'b [u8], Flaw> {
+        let plain = self.key.open_in_place(sealed).ok_or(UNSEALABLE)?;
+        let raw = if location.is_compressed() {
+            self.raw.clear();
+            self.raw.reserve(claimed_length(location)?);
+            self.decompressor
+                .decompress_to_buffer(plain, &mut self.raw)
+                .map_err(|_| UNREADABLE)?;
+            self.raw.as_slice()
+        } else {
+            plain
+        };
+        verify(id, location, raw.len() as u64, hash(raw))?;
+        Ok(raw)
+    }
 }
 
 /// Opens a stored blob and hands its content to `read` while it is decompressed. What that returns
@@ -122,7 +166,7 @@ fn unseal_through<T>(
     let plain = key.open_in_place(&mut sealed).ok_or(UNSEALABLE)?;
     let most_bytes = claimed_length(location)? as u64;
     let source: Box<dyn Read + '_> = if location.is_compressed() {
-        Box::new(zstd::Decoder::new(plain).map_err(|_| "it cannot be decompressed")?)
+        Box::new(zstd::Decoder::new(plain).map_err(|_| UNREADABLE)?)
     } else {
         Box::new(plain)
     };
@@ -132,13 +176,14 @@ fn unseal_through<T>(
         digest: Digester::default(),
     };
     let value = read(&mut BufReader::new(&mut source));
-    io::copy(&mut source, &mut io::sink()).map_err(|_| "it cannot be decompressed")?;
+    io::copy(&mut source, &mut io::sink()).map_err(|_| UNREADABLE)?;
     let (length_bytes, digest) = source.digest.finish();
     verify(id, location, length_bytes, digest)?;
     Ok(value)
 }
 
 const UNSEALABLE: Flaw = "it cannot be decrypted";
+const UNREADABLE: Flaw = "it cannot be decompressed";
 
 fn claimed_length(location: &BlobLocation) -> std::result::Result<usize, Flaw> {
     if location.raw_bytes() > LARGEST_RAW_BYTES {

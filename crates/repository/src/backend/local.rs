@@ -127,8 +127,13 @@ impl Storage for Local {
             }
             Some(part) => {
                 file.seek(SeekFrom::Start(part.offset.into()))?;
-                content.resize(part.length_bytes as usize, 0);
-                file.read_exact(&mut content)?;
+                let length_bytes = part.length_bytes as usize;
+                content.reserve_exact(length_bytes);
+                file.take(part.length_bytes.into())
+                    .read_to_end(&mut content)?;
+                if content.len() < length_bytes {
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+                }
             }
         }
         self.limits.download.wait(content.len());

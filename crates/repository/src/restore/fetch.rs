@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use rustic_core::repofile::BlobType;
 use vrs_progress::Counter;
 
-use crate::blob::unseal;
+use crate::blob::Unsealer;
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use crate::index::{BlobLocation, Index, PackNumber};
@@ -48,10 +48,10 @@ pub(super) fn fetch(restore: &Restore<'_>, mut needs: Vec<Need>) -> Result<()> {
     parallel::each(
         restore.repository.waiting_threads().max(LEAST_THREADS),
         stretches(index, &needs).map(Ok),
-        || Ok(()),
-        |(), stretch| {
+        || Unsealer::new(&restore.repository.key),
+        |unsealer, stretch| {
             restore.go_on()?;
-            fetch_stretch(restore, &stretch, &failure)
+            fetch_stretch(restore, &stretch, unsealer, &failure)
         },
         |()| {},
     )?;
@@ -94,16 +94,17 @@ impl Stretch<'_> {
         is_first || fits
     }
 
-    fn part<'a>(&self, content: &'a [u8], location: &BlobLocation) -> Option<&'a [u8]> {
+    fn part<'a>(&self, content: &'a mut [u8], location: &BlobLocation) -> Option<&'a mut [u8]> {
         let from = location.offset.checked_sub(self.offset)? as usize;
         let to = from.checked_add(location.length as usize)?;
-        content.get(from..to)
+        content.get_mut(from..to)
     }
 }
 
 fn fetch_stretch(
     restore: &Restore<'_>,
     stretch: &Stretch<'_>,
+    unsealer: &mut Unsealer<'_>,
     failure: &Mutex<Option<Failure>>,
 ) -> Result<()> {
     let (repository, index) = (restore.repository, &restore.loaded.index);
@@ -114,23 +115,23 @@ fn fetch_stretch(
             .backend
             .read_pack(pack, stretch.offset, length_bytes)
     };
-    let content = match pack.map(read) {
+    // No copy where nobody else holds the bytes.
+    let mut content = match pack.map(read) {
         Some(Err(error)) if error.is_of_whole_storage() => return Err(error),
-        read => read.and_then(Result::ok),
+        read => read.and_then(Result::ok).map_or_else(Vec::new, Vec::from),
     };
-    restore.progress.add(
-        Counter::Fetched,
-        content.as_ref().map_or(0, bytes::Bytes::len) as u64,
-    );
+    restore.progress.add(Counter::Fetched, content.len() as u64);
     for (chunk, needs) in by_chunk(stretch.needs) {
         let Some((id, location)) = index.chunk(chunk) else {
             continue;
         };
-        let sealed = content
-            .as_deref()
-            .and_then(|content| stretch.part(content, &location));
-        let raw = sealed.and_then(|sealed| unseal(&repository.key, &id, &location, sealed).ok());
-        match raw.map_or_else(|| one_by_one(restore, &id), Ok) {
+        let sealed = stretch.part(&mut content, &location);
+        let raw = sealed.and_then(|sealed| unsealer.unseal(&id, &location, sealed).ok());
+        if let Some(raw) = raw {
+            restore.write(needs, raw)?;
+            continue;
+        }
+        match one_by_one(restore, &id) {
             Ok(raw) => restore.write(needs, &raw)?,
             Err(error) if error.is_of_whole_storage() => return Err(error),
             Err(error) => note(failure, needs, error),

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use vrs_progress::Progress;
@@ -29,6 +30,10 @@ static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 /// computing the id of so many zeros.
 const ZEROS_SHRINK: u32 = 64;
 
+/// So much is written before it is flushed while other threads go on: at the end nobody would have
+/// anything to do meanwhile.
+const FLUSHED_AT_ONCE_BYTES: u64 = 64 << 20;
+
 pub(super) struct Target {
     pub(super) path: TreePath,
     pub(super) local: PathBuf,
@@ -45,6 +50,7 @@ pub(super) struct Target {
     mode: Option<u32>,
     existed: bool,
     writable: bool,
+    written_bytes: AtomicU64,
 }
 
 impl Target {
@@ -81,6 +87,7 @@ impl Target {
             modified: found.node.meta.mtime.map(SystemTime::from),
             mode: found.node.meta.mode,
             writable: false,
+            written_bytes: AtomicU64::new(0),
         })
     }
 
@@ -140,7 +147,18 @@ impl Target {
         }
         progress.step("write target");
         platform::write_all_at(file, content, chunk.offset)
-            .map_err(self.error("write", Some(chunk.offset)))
+            .map_err(self.error("write", Some(chunk.offset)))?;
+        self.flush_early(file, content.len() as u64)
+    }
+
+    /// Lets the storage begin with what was written. Only [`Self::sync`] promises anything.
+    fn flush_early(&self, file: &File, more_bytes: u64) -> Result<()> {
+        let before = self.written_bytes.fetch_add(more_bytes, Ordering::Relaxed);
+        let after = before.saturating_add(more_bytes);
+        if before / FLUSHED_AT_ONCE_BYTES == after / FLUSHED_AT_ONCE_BYTES {
+            return Ok(());
+        }
+        file.sync_data().map_err(self.error("flush", None))
     }
 
     /// Gives the file its length, and makes holes where zeros belong.
