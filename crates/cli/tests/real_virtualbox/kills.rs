@@ -9,7 +9,7 @@ use crate::machines::branched;
 use crate::observed::Observed;
 use crate::vrs::Vrs;
 
-const ROUNDS: u32 = 8;
+const ROUNDS: u32 = 5;
 const SOAK_ROUNDS: u32 = 100;
 
 /// Runs the call to its end and returns how long it took.

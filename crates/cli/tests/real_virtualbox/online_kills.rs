@@ -83,7 +83,7 @@ fn kill_vrs(rounds: u32) {
 #[test]
 #[ignore = "needs the VirtualBox rig; scripts/test runs it"]
 fn a_killed_vrs_leaves_nothing_that_recover_does_not_mend() {
-    kill_vrs(12);
+    kill_vrs(6);
 }
 
 #[test]

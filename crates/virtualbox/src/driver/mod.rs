@@ -96,7 +96,7 @@ impl VBoxManage {
             // VBoxManage itself crashes once in several thousand calls (seen on 7.2.22).
             let is_crash =
                 matches!(error, Error::Signal { .. }) && error.kind() != ErrorKind::Interrupted;
-            let may_pass = is_passing(&error) || is_crash;
+            let may_pass = is_passing(&error) || is_crash || is_abort(&error);
             match delays.next() {
                 Some(delay) if may_pass => std::thread::sleep(delay),
                 _ => return Err(error),
@@ -208,6 +208,12 @@ fn is_passing(error: &Error) -> bool {
             ..
         }
     )
+}
+
+/// What a question comes to whose service, or machine's process, is killed while it answers (seen on
+/// 7.2.22). A change may have been made for all that.
+fn is_abort(error: &Error) -> bool {
+    matches!(error, Error::Exit { code: Some(code), .. } if code.name() == "NS_ERROR_ABORT")
 }
 
 /// Debian's wrapper writes a warning before the real output if the kernel driver is missing: a line
