@@ -284,9 +284,10 @@ impl Worker<'_> {
     fn fill(&self, buffer: &mut Vec<u8>, range: &Range<u64>) -> Result<()> {
         let intake = self.intake;
         let length = range.end.saturating_sub(range.start);
-        buffer.clear();
+        // What is in it is read over.
         buffer.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);
         if platform::is_hole(intake.file, range.start, length) {
+            buffer.fill(0);
             return Ok(());
         }
         let read = platform::read_full_at(intake.file, buffer, range.start)
