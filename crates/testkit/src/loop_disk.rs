@@ -31,23 +31,32 @@ impl LoopDisk {
     /// When it cannot be made or mounted.
     #[must_use]
     pub fn mount(kind: &str, options: &str) -> Self {
-        Self::mount_in(None, kind, options)
+        Self::mount_with_room(kind, options, SIZE_BYTES)
+    }
+
+    /// As [`LoopDisk::mount`], for so many bytes in all.
+    ///
+    /// # Panics
+    /// When it cannot be made or mounted.
+    #[must_use]
+    pub fn mount_with_room(kind: &str, options: &str, size_bytes: u64) -> Self {
+        Self::mount_in(None, kind, options, size_bytes)
     }
 
     /// As [`LoopDisk::mount`], in a new folder in `folder`, and for the programs whose root directory is
     /// `root` at the same path.
     pub(crate) fn mount_seen_from(folder: &Path, root: &Path, kind: &str) -> Self {
-        let disk = Self::mount_in(Some(folder), kind, "");
+        let disk = Self::mount_in(Some(folder), kind, "", SIZE_BYTES);
         Self {
             mounted: disk.mounted.seen_from(root),
             ..disk
         }
     }
 
-    fn mount_in(folder: Option<&Path>, kind: &str, options: &str) -> Self {
+    fn mount_in(folder: Option<&Path>, kind: &str, options: &str, size_bytes: u64) -> Self {
         let file = tempfile::tempdir().expect("a temporary folder");
         let device = file.path().join("device");
-        let created = File::create(&device).and_then(|file| file.set_len(SIZE_BYTES));
+        let created = File::create(&device).and_then(|file| file.set_len(size_bytes));
         created.expect("room for a sparse file");
         make(kind, &device);
         let options = format!("loop,{options}");

@@ -18,7 +18,13 @@ const REPEATS: usize = 7;
 /// When `vrs` fails.
 #[must_use]
 pub fn table(vrs: &Path, snapshots: usize) -> String {
-    let mut scene = Scene::sprinkled(vrs, SampleDisk::dynamic(DISK_BYTES), 0, USED_MEBIBYTES);
+    let mut scene = Scene::sprinkled(
+        vrs,
+        None,
+        SampleDisk::dynamic(DISK_BYTES),
+        0,
+        USED_MEBIBYTES,
+    );
     scene.empty_repository();
     scene.take();
     let few = Times::of(&mut scene, 0);

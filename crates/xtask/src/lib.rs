@@ -19,6 +19,7 @@ pub mod race;
 pub mod saved_states;
 pub mod scene;
 pub mod states;
+pub mod tracked;
 
 mod guest_files;
 mod guest_memory;

@@ -8,11 +8,12 @@ use tempfile::TempDir;
 use vrs_testkit::SampleDisk;
 use vrs_xtask::memory::{Comparison, Disks, Peaks, Rest};
 use vrs_xtask::states::{Size, States};
-use vrs_xtask::{crowd, document, limits, race, saved_states, scene};
+use vrs_xtask::{crowd, document, limits, race, saved_states, scene, tracked};
 
 const USAGE: &str = "usage: cargo xtask bench [GIB_OF_DISK MIB_OF_MEMORY ROUNDS]
        cargo xtask bench --quick
        cargo xtask bench --memory
+       cargo xtask bench --tracked
        cargo xtask saved-states FILE FILE...
        rig/run cargo xtask saved-states";
 /// The machine of docs/performance.md.
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     match words.as_slice() {
         ["bench"] => bench(FULL_SIZE),
         ["bench", "--quick"] => quick_bench(),
+        ["bench", "--tracked"] => tracked(),
         ["bench", "--memory"] => memory(&scene::build_vrs("release")),
         ["bench", numbers @ ..] => {
             let numbers: Result<Vec<u64>, _> = numbers.iter().map(|text| text.parse()).collect();
@@ -71,6 +73,7 @@ fn bench(numbers: [u64; 3]) -> ExitCode {
             .to_owned(),
         race::elsewhere(&vrs, &states, 1),
         crowd::table(&vrs, SNAPSHOTS),
+        tracked::table(&vrs, gibibytes),
         limits::table(&states),
     ];
     let printed = parts.join("\n\n");
@@ -93,6 +96,13 @@ fn quick_bench() -> ExitCode {
     let (states, _folder, rounds) = states(QUICK_SIZE);
     let vrs = scene::build_vrs("release");
     println!("{}", race::here(&vrs, &states, rounds));
+    ExitCode::SUCCESS
+}
+
+/// Tracked takes only; nothing is written.
+fn tracked() -> ExitCode {
+    let vrs = scene::build_vrs("release");
+    println!("{}", tracked::table(&vrs, QUICK_SIZE[0]));
     ExitCode::SUCCESS
 }
 

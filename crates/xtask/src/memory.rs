@@ -67,7 +67,7 @@ impl Disks {
             Rest::Full => bytes - (self.used_mebibytes << 20),
         };
         let disk = (self.kind)(bytes);
-        let mut scene = Scene::sprinkled(vrs, disk, sprinkled_bytes, self.used_mebibytes);
+        let mut scene = Scene::sprinkled(vrs, None, disk, sprinkled_bytes, self.used_mebibytes);
         // The lowest, because threads that happen to send at the same moment hold a pack each.
         let takes = (0..TAKES).map(|_| {
             scene.empty_repository();

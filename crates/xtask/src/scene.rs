@@ -12,6 +12,10 @@ use crate::workload;
 /// As vrs cuts the disks of machines.
 const CHUNK_BYTES: u64 = 512 << 10;
 
+/// Below the folder, where a vrs has its repository and all that it remembers.
+const MAIN_HOME: &str = "";
+const SECOND_HOME: &str = "second";
+
 /// A temporary folder with a machine and an empty repository.
 pub struct Scene {
     folder: tempfile::TempDir,
@@ -45,21 +49,23 @@ impl Scene {
     /// A machine with one disk whose first `used_mebibytes` the guest has used for files.
     #[must_use]
     pub fn new(vrs: &Path, disk: SampleDisk, used_mebibytes: u64) -> Self {
-        let scene = Self::without_repository(vrs, disk, 0, used_mebibytes);
+        let scene = Self::without_repository(vrs, None, disk, 0, used_mebibytes);
         scene.vrs(&["init"]);
         scene
     }
 
     /// The files come after `sprinkled_bytes` whose chunks are all in use and nowhere alike, but take
-    /// little room on this host as long as they are not restored. There is no repository yet: see
-    /// [`Self::empty_repository`].
+    /// little room on this host as long as they are not restored. All lies in a folder in `parent`, or
+    /// among temporary files. There is no repository yet: see [`Self::empty_repository`].
     pub(crate) fn sprinkled(
         vrs: &Path,
+        parent: Option<&Path>,
         disk: SampleDisk,
         sprinkled_bytes: u64,
         used_mebibytes: u64,
     ) -> Self {
-        let mut scene = Self::without_repository(vrs, disk, sprinkled_bytes, used_mebibytes);
+        let mut scene =
+            Self::without_repository(vrs, parent, disk, sprinkled_bytes, used_mebibytes);
         scene.machine.sprinkle(0, sprinkled_bytes, CHUNK_BYTES);
         scene
     }
@@ -74,13 +80,23 @@ impl Scene {
         make_repository(&repository);
     }
 
+    /// Begins with two new repositories, as users make them, the second for a vrs that remembers nothing
+    /// of what the other did.
+    pub(crate) fn two_repositories(&self) {
+        for home in [MAIN_HOME, SECOND_HOME] {
+            self.vrs_from(home, &["init"]);
+        }
+    }
+
     fn without_repository(
         vrs: &Path,
+        parent: Option<&Path>,
         disk: SampleDisk,
         start_bytes: u64,
         used_mebibytes: u64,
     ) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
+        let folder = tempfile::tempdir_in(parent).expect("a temporary folder");
         let mut machine = SampleMachine::builder(folder.path(), "bench")
             .disk(disk)
             .build();
@@ -120,8 +136,34 @@ impl Scene {
 
     /// Takes a snapshot.
     pub(crate) fn take(&self) -> Measured {
+        self.take_from(MAIN_HOME)
+    }
+
+    /// Takes a snapshot into the second repository.
+    pub(crate) fn take_into_second(&self) -> Measured {
+        self.take_from(SECOND_HOME)
+    }
+
+    fn take_from(&self, home: &str) -> Measured {
         let settings = self.machine.settings_path();
-        self.vrs(&["take", settings.to_str().expect("a plain path")])
+        let settings = settings.to_str().expect("a plain path");
+        self.vrs_from(home, &["take", settings])
+    }
+
+    /// Has the machine tracked by takes into the first repository.
+    pub(crate) fn track(&self) {
+        let folder = self.path().join("config/vrs");
+        std::fs::create_dir_all(&folder).expect("a folder for the configuration");
+        let text = "[machines.bench]\ntrack = true\n";
+        std::fs::write(folder.join("config.toml"), text).expect("room for it");
+    }
+
+    pub(crate) fn machine_folder(&self) -> &Path {
+        self.machine.folder()
+    }
+
+    pub(crate) fn settings(&self) -> PathBuf {
+        self.machine.settings_path()
     }
 
     /// Lists the snapshots.
@@ -135,15 +177,20 @@ impl Scene {
     }
 
     fn vrs(&self, arguments: &[&str]) -> Measured {
+        self.vrs_from(MAIN_HOME, arguments)
+    }
+
+    fn vrs_from(&self, home: &str, arguments: &[&str]) -> Measured {
+        let home = self.path().join(home);
         measure(
             Command::new(&self.vrs)
                 .args(arguments)
                 .args(["--json", "--no-progress", "--quiet"])
-                .env("VRS_REPOSITORY", self.path().join("repository"))
+                .env("VRS_REPOSITORY", home.join("repository"))
                 .env("VRS_PASSWORD_FILE", self.password_file())
-                .env("VRS_STATE_DIR", self.path().join("state"))
-                .env("VRS_CACHE_DIR", self.path().join("cache"))
-                .env("XDG_CONFIG_HOME", self.path().join("config"))
+                .env("VRS_STATE_DIR", home.join("state"))
+                .env("VRS_CACHE_DIR", home.join("cache"))
+                .env("XDG_CONFIG_HOME", home.join("config"))
                 // Found or not, VirtualBox must make no difference to the figures.
                 .env("VRS_VBOXMANAGE", self.path().join("no VBoxManage")),
         )
