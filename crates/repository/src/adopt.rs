@@ -31,9 +31,9 @@ pub(crate) fn start<'a>(
 ) -> Result<Sink<'a>> {
     repository.require_writable()?;
     progress.step("lock repository");
-    let lock = SharedLock::acquire(repository.vault())?;
+    let list = || repository.backend.list::<PackId>(FileType::Pack);
+    let (lock, packs) = SharedLock::acquire_and(repository.vault(), list)?;
     repository.backend.remove_leftovers();
-    let packs = repository.backend.list::<PackId>(FileType::Pack)?;
     let loaded = repository.index()?;
     for unreadable in &loaded.unreadable {
         progress.warn(unreadable);
@@ -41,7 +41,12 @@ pub(crate) fn start<'a>(
     let mut sink = Sink::new(repository, progress, lock, Arc::clone(&loaded));
     look_after_killed(&sink, repository, &loaded)?;
     adopt(&sink, repository, &loaded, &packs)?;
-    sink.build_on(repository.index()?, &packs);
+    let loaded = if sink.has_indexed() {
+        repository.index()?
+    } else {
+        loaded
+    };
+    sink.build_on(loaded, &packs);
     Ok(sink)
 }
 

@@ -45,7 +45,6 @@ struct Inner {
     retry: Retry,
     location: String,
     connections: usize,
-    is_elsewhere: bool,
 }
 
 impl Backend {
@@ -80,7 +79,6 @@ impl Backend {
                 retry: Retry::new(access.interrupted.clone()),
                 location: text,
                 connections: connections.max(1),
-                is_elsewhere: !matches!(location.place, Place::Folder(_)),
             }),
         })
     }
@@ -88,11 +86,6 @@ impl Backend {
     /// For messages.
     pub(crate) fn location(&self) -> &str {
         &self.inner.location
-    }
-
-    /// Whether each request takes the time of a way there and back.
-    pub(crate) fn is_elsewhere(&self) -> bool {
-        self.inner.is_elsewhere
     }
 
     /// How many requests should be under way at the same time, to keep a long line busy.

@@ -226,13 +226,13 @@ impl<R: Read> Read for Digested<R> {
 impl ResticRepository {
     /// Reads a blob from the first pack that holds it undamaged. None when no index knows it.
     pub(crate) fn read_blob(&self, kind: BlobType, id: &ChunkId) -> Result<Option<Vec<u8>>> {
-        self.first_sound(&*self.index()?, kind, id, |location, sealed| {
+        self.sound(&*self.known_index()?, kind, id, |location, sealed| {
             unseal(&self.key, id, location, &sealed)
         })
     }
 
     /// Like [`Self::read_blob`], for a content that is understood while it is decompressed. Looks into
-    /// `loaded` first: asking the storage for its list of index files each time would take longer.
+    /// `loaded` first.
     pub(crate) fn read_blob_through<T>(
         &self,
         loaded: &LoadedIndex,
@@ -243,7 +243,19 @@ impl ResticRepository {
         let unseal = |location: &BlobLocation, sealed| {
             unseal_through(&self.key, id, location, sealed, &read)
         };
-        match self.first_sound(loaded, kind, id, unseal) {
+        self.sound(loaded, kind, id, unseal)
+    }
+
+    /// By an index that may be an old one, and if that is in vain by the one of now: asking the storage for
+    /// its list of index files each time would take longer.
+    fn sound<T>(
+        &self,
+        loaded: &LoadedIndex,
+        kind: BlobType,
+        id: &ChunkId,
+        unseal: impl Fn(&BlobLocation, Bytes) -> std::result::Result<T, Flaw>,
+    ) -> Result<Option<T>> {
+        match self.first_sound(loaded, kind, id, &unseal) {
             Ok(Some(content)) => Ok(Some(content)),
             _ => self.first_sound(&*self.index()?, kind, id, unseal),
         }

@@ -374,7 +374,7 @@ pub(crate) struct LoadedIndex {
 
 impl LoadedIndex {
     /// Reads the given index files; a damaged one does not make the others unusable.
-    pub(crate) fn read(vault: Vault<'_>, files: Vec<IndexId>) -> Result<Self> {
+    pub(crate) fn read(vault: Vault<'_>, files: Vec<IndexId>, threads: usize) -> Result<Self> {
         let mut loaded = Self {
             files: Vec::new(),
             index: Index::default(),
@@ -382,7 +382,7 @@ impl LoadedIndex {
             unreadable: Vec::new(),
         };
         parallel::each(
-            vault.backend.connections(),
+            threads,
             files.iter().map(|id| Ok(*id)),
             || Ok(()),
             |(), id| match vault.load::<IndexFile>(FileType::Index, id) {

@@ -4,6 +4,8 @@
 //! opens the configuration. Scrypt runs once per process and key; its cost is bounded, because the
 //! parameters come from a file that anybody with access to the storage can change.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use rustic_core::repofile::{ConfigFile, KeyFile};
 use rustic_core::{FileType, Id};
@@ -31,13 +33,17 @@ pub(crate) struct Opened {
 }
 
 /// Finds the key that the password opens and that opens the configuration.
-pub(crate) fn open(backend: &Backend, password: &Password) -> Result<Opened> {
-    let keys = backend.list::<Id>(FileType::Key)?;
+pub(crate) fn open(
+    backend: &Backend,
+    keys: &BTreeMap<Id, u32>,
+    config: &[u8],
+    password: &Password,
+) -> Result<Opened> {
     let mut obstacle = keys
         .is_empty()
         .then(|| backend.damaged("the key folder", "it holds no key"));
     for id in keys.keys() {
-        match try_key(backend, id, password) {
+        match try_key(backend, id, config, password) {
             Ok(Some(opened)) => return Ok(opened),
             Ok(None) => {}
             Err(error) => obstacle = Some(error),
@@ -48,7 +54,12 @@ pub(crate) fn open(backend: &Backend, password: &Password) -> Result<Opened> {
     }))
 }
 
-fn try_key(backend: &Backend, id: &Id, password: &Password) -> Result<Option<Opened>> {
+fn try_key(
+    backend: &Backend,
+    id: &Id,
+    config: &[u8],
+    password: &Password,
+) -> Result<Option<Opened>> {
     let file = read_key_file(backend, id)?;
     let Some(key) = master_key(&file, password) else {
         return Ok(None);
@@ -58,7 +69,9 @@ fn try_key(backend: &Backend, id: &Id, password: &Password) -> Result<Option<Ope
         key: &key,
         cache: None,
     };
-    let config = vault.load(FileType::Config, Id::default())?;
+    // The configuration has no name that says what it must be.
+    let config_id = Id::new(hash(config));
+    let config = vault.open(&name(FileType::Config, &config_id), config_id, config)?;
     Ok(Some(Opened {
         id: *id,
         key,
@@ -194,7 +207,8 @@ impl ResticRepository {
         let id = Id::new(hash(&content));
         self.backend.write(FileType::Key, id, content.into())?;
         // Before anybody relies on it.
-        match try_key(&self.backend, &id, new)? {
+        let config = self.backend.read(FileType::Config, Id::default())?;
+        match try_key(&self.backend, &id, &config, new)? {
             Some(_) => Ok(id),
             None => Err(self
                 .backend

@@ -49,6 +49,7 @@ mod snapshot;
 pub mod store;
 mod survival;
 mod tree;
+mod tree_memory;
 mod tree_text;
 
 pub use access::{Access, Interrupted, S3Key};

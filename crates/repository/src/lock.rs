@@ -76,15 +76,27 @@ struct Held {
 impl<'a> SharedLock<'a> {
     /// Locks, unless another program holds an exclusive lock.
     pub(crate) fn acquire(vault: Vault<'a>) -> Result<Self> {
-        Self::acquire_for(vault, Purpose::Adding)
+        Self::acquire_for(vault, Purpose::Adding, || Ok(())).map(|(lock, ())| lock)
+    }
+
+    /// The same; with the lock in place, `look` is done while others' locks are looked for once more.
+    pub(crate) fn acquire_and<T: Send>(
+        vault: Vault<'a>,
+        look: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<(Self, T)> {
+        Self::acquire_for(vault, Purpose::Adding, look)
     }
 
     /// Locks for a prune: exclusively in the eyes of stock restic.
     pub(crate) fn acquire_to_prune(vault: Vault<'a>) -> Result<Self> {
-        Self::acquire_for(vault, Purpose::Pruning)
+        Self::acquire_for(vault, Purpose::Pruning, || Ok(())).map(|(lock, ())| lock)
     }
 
-    fn acquire_for(vault: Vault<'a>, purpose: Purpose) -> Result<Self> {
+    fn acquire_for<T: Send>(
+        vault: Vault<'a>,
+        purpose: Purpose,
+        look: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<(Self, T)> {
         let left = refuse(vault, purpose, None)?;
         let since = Timestamp::now();
         let id = write(vault, purpose, since)?;
@@ -95,15 +107,15 @@ impl<'a> SharedLock<'a> {
             left: Mutex::new(left),
         };
         // Another program may have locked at the same moment; dropping ours is the way back.
-        refuse(vault, purpose, Some(id))?;
-        Ok(held)
+        let (alone, seen) = parallel::both(|| refuse(vault, purpose, Some(id)), look);
+        alone?;
+        Ok((held, seen?))
     }
 
     /// Whether somebody else is using the repository and said so.
     pub(crate) fn has_company(&self) -> Result<bool> {
         let own = lock(&self.held).id;
-        let others = Present::look(self.vault)?.living;
-        Ok(others.iter().any(|(id, _)| *id != own))
+        Ok(!Present::look(self.vault, Some(own))?.living.is_empty())
     }
 
     /// Whether a vrs was killed while it held a lock, and nobody has looked after that since.
@@ -168,30 +180,29 @@ fn write(vault: Vault<'_>, purpose: Purpose, time: Timestamp) -> Result<Id> {
 
 /// Refuses to go on beside a lock that hinders it. Returns what killed processes of vrs left.
 fn refuse(vault: Vault<'_>, purpose: Purpose, own: Option<Id>) -> Result<Vec<Id>> {
-    let Present { living, left } = Present::look(vault)?;
-    let hindrance = living
-        .into_iter()
-        .find(|(id, file)| Some(*id) != own && purpose.is_hindered_by(file));
-    hindrance.map_or(Ok(left), |(_, file)| {
+    let Present { living, left } = Present::look(vault, own)?;
+    let hindrance = living.iter().find(|file| purpose.is_hindered_by(file));
+    hindrance.map_or(Ok(left), |file| {
         let (location, holder) = (vault.backend.location().to_owned(), file.holder());
         Err(Error::Locked { location, holder })
     })
 }
 
-/// The locks that are there.
+/// The locks that are there, one's own aside.
 #[derive(Default)]
 struct Present {
     /// Those that count.
-    living: Vec<(Id, LockFile)>,
+    living: Vec<LockFile>,
     /// Stale ones of vrs.
     left: Vec<Id>,
 }
 
 impl Present {
     /// Those that other programs on this host left when they ended are removed.
-    fn look(vault: Vault<'_>) -> Result<Self> {
+    fn look(vault: Vault<'_>, own: Option<Id>) -> Result<Self> {
         let mut present = Self::default();
         let ids = vault.backend.list::<Id>(Kind::Lock)?.into_keys();
+        let ids = ids.filter(|id| Some(*id) != own);
         parallel::each(
             vault.backend.connections(),
             ids.map(Ok),
@@ -199,7 +210,7 @@ impl Present {
             |(), id| Ok((id, read(vault, id)?)),
             // A lock that is gone, or no lock at all, holds nobody back.
             |(id, file)| match file {
-                Some(file) if !file.is_stale() => present.living.push((id, file)),
+                Some(file) if !file.is_stale() => present.living.push(file),
                 Some(file) if file.is_ours() => present.left.push(id),
                 Some(file) if file.is_of_ended_process() => {
                     // One that stays is stale all the same.

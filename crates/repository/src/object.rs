@@ -3,11 +3,13 @@
 //! Format version 2 (restic's design document, "Unpacked Data Format"): sealed; the text is JSON,
 //! or a byte 2 and JSON under zstd. The id is the SHA-256 of the sealed bytes.
 
+use std::cell::RefCell;
 use std::io::{BufWriter, Read};
 
 use rustic_core::{FileType, Id};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zstd::zstd_safe::{DCtx, ResetDirective, get_error_name};
 
 use crate::backend::{Backend, name};
 use crate::crypto::{MasterKey, hash};
@@ -39,17 +41,16 @@ impl Vault<'_> {
 
     fn fetch<T: DeserializeOwned>(&self, kind: FileType, id: Id) -> Result<T> {
         let sealed = self.backend.read(kind, id)?;
-        // The configuration has no name of its own.
-        let id = if kind == FileType::Config {
-            Id::new(hash(&sealed))
-        } else {
-            id
-        };
         let value = self.open(&name(kind, &id), id, &sealed)?;
-        if let Some(cache) = self.cache {
-            cache.put(kind, id, &sealed);
-        }
+        self.keep_copy(kind, id, &sealed);
         Ok(value)
+    }
+
+    /// Keeps a copy of a sound object on this host.
+    pub(crate) fn keep_copy(&self, kind: FileType, id: Id, sealed: &[u8]) {
+        if let Some(cache) = self.cache {
+            cache.put(kind, id, sealed);
+        }
     }
 
     /// Verifies, decrypts and understands the content of an object.
@@ -91,13 +92,24 @@ impl Vault<'_> {
     }
 }
 
+thread_local! {
+    /// Making one takes longer than decompressing a snapshot.
+    static DECOMPRESSOR: RefCell<DCtx<'static>> = RefCell::new(DCtx::create());
+}
+
 fn unpack(plain: Vec<u8>) -> std::io::Result<Vec<u8>> {
     let Some((&COMPRESSED, compressed)) = plain.split_first() else {
         return Ok(plain);
     };
-    let mut json = Vec::new();
-    zstd::Decoder::new(compressed)?
-        .take(LARGEST_BYTES)
-        .read_to_end(&mut json)?;
-    Ok(json)
+    DECOMPRESSOR.with_borrow_mut(|decompressor| {
+        // An earlier text may have ended too soon.
+        decompressor
+            .reset(ResetDirective::SessionOnly)
+            .map_err(|code| std::io::Error::other(get_error_name(code)))?;
+        let mut json = Vec::new();
+        zstd::Decoder::with_context(compressed, decompressor)
+            .take(LARGEST_BYTES)
+            .read_to_end(&mut json)?;
+        Ok(json)
+    })
 }

@@ -52,6 +52,21 @@ pub(crate) fn each<J: Send, S, T: Send>(
     failure.map_or(Ok(()), Err)
 }
 
+/// Does two things at the same time.
+pub(crate) fn both<A, B: Send>(
+    one: impl FnOnce() -> A,
+    other: impl FnOnce() -> Result<B> + Send,
+) -> (A, Result<B>) {
+    std::thread::scope(|scope| {
+        let other = scope.spawn(other);
+        let one = one();
+        let other = other
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (one, other)
+    })
+}
+
 /// The content of a mutex, also after a panic of another thread.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

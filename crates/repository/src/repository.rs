@@ -26,8 +26,9 @@ use crate::keys;
 use crate::location::Location;
 use crate::object::Vault;
 use crate::object_cache::ObjectCache;
-use crate::parallel::lock;
+use crate::parallel::{self, lock};
 use crate::password::Password;
+use crate::tree_memory::TreeMemory;
 
 /// So often the index is read again when files of it vanish meanwhile.
 const MOST_READINGS: usize = 5;
@@ -93,7 +94,7 @@ pub struct ResticRepository {
     pub(crate) options: OpenOptions,
     config: ConfigFile,
     index: Mutex<Option<Arc<LoadedIndex>>>,
-    /// None for a folder of this host, which is as near.
+    pub(crate) memory: Mutex<TreeMemory>,
     copies: Option<ObjectCache>,
     storage_alone: AtomicBool,
 }
@@ -137,17 +138,22 @@ impl ResticRepository {
     /// Opens a repository.
     pub fn open(location: &Location, password: &Password, options: &OpenOptions) -> Result<Self> {
         let backend = Backend::at(location, &options.access)?;
-        require_repository(&backend)?;
-        let opened = keys::open(&backend, password)?;
+        let (config, keys) = parallel::both(
+            || backend.read(FileType::Config, Id::default()),
+            || backend.list::<Id>(FileType::Key),
+        );
+        let config = match config {
+            Err(error) => return Err(no_repository(&backend)?.unwrap_or(error)),
+            Ok(config) => config,
+        };
+        let opened = keys::open(&backend, &keys?, &config, password)?;
         if opened.config.version > 2 {
             let (location, version) = (location.to_string(), opened.config.version);
             return Err(Error::NewerRepository { location, version });
         }
         let id = RepositoryId::from(*opened.config.id);
         let cache = options.cache_folder.as_ref();
-        let copies = cache
-            .filter(|_| backend.is_elsewhere())
-            .map(|folder| ObjectCache::new(folder.join(id.to_string())));
+        let copies = cache.map(|folder| ObjectCache::new(&folder.join(id.to_string())));
         Ok(Self {
             backend,
             copies,
@@ -157,6 +163,7 @@ impl ResticRepository {
             options: options.clone(),
             config: opened.config,
             index: Mutex::new(None),
+            memory: Mutex::default(),
         })
     }
 
@@ -199,7 +206,11 @@ impl ResticRepository {
             if let Some(loaded) = cached.as_ref().filter(|loaded| loaded.files == files) {
                 return Ok(Arc::clone(loaded));
             }
-            let loaded = Arc::new(LoadedIndex::read(self.vault(), files)?);
+            let loaded = Arc::new(LoadedIndex::read(
+                self.vault(),
+                files,
+                self.waiting_threads(),
+            )?);
             self.forget_copies(FileType::Index, |id| {
                 loaded.files.binary_search(&IndexId::from(*id)).is_ok()
             });
@@ -213,10 +224,31 @@ impl ResticRepository {
         cached.clone().ok_or(Error::Broken { location })
     }
 
-    /// From now on nothing is taken from this host's copies.
+    /// The index as it was read last. What it does not know may be there by now: see
+    /// [`Self::with_index`].
+    pub(crate) fn known_index(&self) -> Result<Arc<LoadedIndex>> {
+        let known = lock(&self.index).clone();
+        known.map_or_else(|| self.index(), Ok)
+    }
+
+    /// Reads by the index as it was read last, and once more by the one of now if that is another one and
+    /// the first failed.
+    pub(crate) fn with_index<T>(&self, read: impl Fn(&Arc<LoadedIndex>) -> Result<T>) -> Result<T> {
+        let known = self.known_index()?;
+        read(&known).or_else(|error| {
+            let present = self.index()?;
+            if Arc::ptr_eq(&known, &present) {
+                return Err(error);
+            }
+            read(&present)
+        })
+    }
+
+    /// From now on nothing is taken from this host's copies, or from what was read before.
     pub(crate) fn read_storage_alone(&self) {
         self.storage_alone.store(true, Ordering::Release);
         *lock(&self.index) = None;
+        *lock(&self.memory) = TreeMemory::default();
     }
 
     /// Removes this host's copies of objects that are no longer there.
@@ -252,15 +284,16 @@ fn has_config(backend: &Backend) -> Result<bool> {
     Ok(!backend.list::<Id>(FileType::Config)?.is_empty())
 }
 
-fn require_repository(backend: &Backend) -> Result<()> {
+/// What is wrong, if that is that there is no repository.
+fn no_repository(backend: &Backend) -> Result<Option<Error>> {
     if has_config(backend)? {
-        return Ok(());
+        return Ok(None);
     }
     let location = backend.location().to_owned();
-    Err(match backend.ground()? {
+    Ok(Some(match backend.ground()? {
         Ground::Nothing => Error::NoRepository { location },
         Ground::Unusable | Ground::Foreign | Ground::Usable => Error::NotARepository { location },
-    })
+    }))
 }
 
 /// Refuses a place with anything but the remains of an interrupted `init` in it, and removes their

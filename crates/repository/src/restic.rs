@@ -8,6 +8,7 @@ use vrs_progress::Progress;
 use crate::error::{Error, Result};
 use crate::id::{RepositoryId, SnapshotId};
 use crate::ingest::ResticIngest;
+use crate::parallel::lock;
 use crate::prune;
 use crate::reader::ChunkReader;
 use crate::repair;
@@ -25,11 +26,12 @@ impl ChunkLists for ResticRepository {
         old: (&SnapshotId, &TreePath),
         new: (&SnapshotId, &TreePath),
     ) -> Result<Vec<Range<u64>>> {
-        let loaded = self.index()?;
-        let chunks =
-            |(snapshot, path)| self.stored_chunks(self.found_file(&loaded, snapshot, path)?);
-        let (old, new) = (chunks(old)?, chunks(new)?);
-        Ok(old.differing_from(&new).collect())
+        self.with_index(|loaded| {
+            let chunks =
+                |(snapshot, path)| self.stored_chunks(self.found_file(loaded, snapshot, path)?);
+            let (old, new) = (chunks(old)?, chunks(new)?);
+            Ok(old.differing_from(&new).collect())
+        })
     }
 }
 
@@ -51,11 +53,8 @@ impl SnapshotStore for ResticRepository {
     }
 
     fn files(&self, snapshot: &SnapshotId) -> Result<Vec<StoredFile>> {
-        Ok(self
-            .found_files(&self.index()?, snapshot)?
-            .iter()
-            .map(FoundFile::stored)
-            .collect())
+        let files = self.with_index(|loaded| self.found_files(loaded, snapshot))?;
+        Ok(files.iter().map(FoundFile::stored).collect())
     }
 
     fn open_file<'a>(
@@ -63,10 +62,10 @@ impl SnapshotStore for ResticRepository {
         snapshot: &SnapshotId,
         path: &TreePath,
     ) -> Result<Box<dyn StoredFileReader + 'a>> {
-        Ok(Box::new(ChunkReader::new(
-            self,
-            self.found_file(&self.index()?, snapshot, path)?,
-        )?))
+        let reader = self.with_index(|loaded| {
+            ChunkReader::new(self, self.found_file(loaded, snapshot, path)?)
+        })?;
+        Ok(Box::new(reader))
     }
 
     fn changed_bytes(
@@ -74,10 +73,11 @@ impl SnapshotStore for ResticRepository {
         old: (&SnapshotId, &TreePath),
         new: (&SnapshotId, &TreePath),
     ) -> Result<u64> {
-        let loaded = self.index()?;
-        let chunks =
-            |(snapshot, path)| self.stored_chunks(self.found_file(&loaded, snapshot, path)?);
-        Ok(chunks(new)?.bytes_not_in(&chunks(old)?))
+        self.with_index(|loaded| {
+            let chunks =
+                |(snapshot, path)| self.stored_chunks(self.found_file(loaded, snapshot, path)?);
+            Ok(chunks(new)?.bytes_not_in(&chunks(old)?))
+        })
     }
 
     fn chunk_lists(&self) -> Option<&dyn ChunkLists> {
@@ -109,6 +109,7 @@ impl SnapshotStore for ResticRepository {
                 return Err(Error::Interrupted);
             }
             progress.step("remove snapshot");
+            lock(&self.memory).forget(snapshot);
             self.backend.remove(FileType::Snapshot, *snapshot)?;
         }
         Ok(())

@@ -69,7 +69,8 @@ impl ResticRepository {
         request: &RestoreRequest,
         progress: &dyn Progress,
     ) -> Result<RestoreStats> {
-        let mut restore = Restore::new(self, request, progress)?;
+        let mut restore =
+            self.with_index(|loaded| Restore::new(self, loaded, request, progress))?;
         let survey = restore.survey(request)?;
         Ok(restore.stats(&survey))
     }
@@ -80,7 +81,8 @@ impl ResticRepository {
         request: &RestoreRequest,
         progress: &dyn Progress,
     ) -> Result<RestoreStats> {
-        let mut restore = Restore::new(self, request, progress)?;
+        // The user may have looked at the plan for hours.
+        let mut restore = Restore::new(self, &self.index()?, request, progress)?;
         let survey = restore.survey(request)?;
         let mut stats = restore.stats(&survey);
         restore.execute(survey, &mut stats)?;
@@ -91,12 +93,12 @@ impl ResticRepository {
 impl<'a> Restore<'a> {
     fn new(
         repository: &'a ResticRepository,
+        loaded: &Arc<LoadedIndex>,
         request: &RestoreRequest,
         progress: &'a dyn Progress,
     ) -> Result<Self> {
         let zeros = ZeroChunks::default();
-        let loaded = repository.index()?;
-        let files = repository.found_files(&loaded, &request.snapshot)?;
+        let files = repository.found_files(loaded, &request.snapshot)?;
         let targets: Result<Vec<Target>> = request
             .files
             .iter()
@@ -114,7 +116,7 @@ impl<'a> Restore<'a> {
         Ok(Self {
             repository,
             progress,
-            loaded,
+            loaded: Arc::clone(loaded),
             zeros,
             targets,
         })

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use rustic_core::repofile::BlobType;
 use rustic_core::{BytesList, FileType, Id};
@@ -300,9 +301,14 @@ impl<'a> Sink<'a> {
             .repository
             .vault()
             .prepare(file, self.repository.options.compression_level)?;
-        self.write("write index", FileType::Index, id, sealed.into())?;
+        self.write_object("write index", FileType::Index, id, sealed)?;
         lock(&self.indexes).push(id.into());
         Ok(())
+    }
+
+    /// Whether it wrote an index file.
+    pub(crate) fn has_indexed(&self) -> bool {
+        !lock(&self.indexes).is_empty()
     }
 
     /// Whether the index files in storage are those that this snapshot was built on and those that
@@ -328,7 +334,21 @@ impl<'a> Sink<'a> {
     /// Writes the snapshot itself. Everything it needs must have been flushed.
     pub(crate) fn write_snapshot(&self, id: Id, sealed: Vec<u8>) -> Result<()> {
         self.require_whole()?;
-        self.write("write snapshot", FileType::Snapshot, id, sealed.into())
+        self.write_object("write snapshot", FileType::Snapshot, id, sealed)
+    }
+
+    /// Writes what the next command on this host will read.
+    fn write_object(
+        &self,
+        step: &'static str,
+        kind: FileType,
+        id: Id,
+        sealed: Vec<u8>,
+    ) -> Result<()> {
+        let sealed = Bytes::from(sealed);
+        self.write(step, kind, id, sealed.clone().into())?;
+        self.repository.vault().keep_copy(kind, id, &sealed);
+        Ok(())
     }
 
     fn write(&self, step: &'static str, kind: FileType, id: Id, content: BytesList) -> Result<()> {

@@ -1,5 +1,7 @@
 //! Snapshot objects: what the list shows, and what a new one says.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rustic_core::repofile::{SnapshotFile, SnapshotSummary, StringList};
@@ -9,7 +11,7 @@ use vrs_progress::Progress;
 use crate::error::Result;
 use crate::id::SnapshotId;
 use crate::lock::SharedLock;
-use crate::parallel;
+use crate::parallel::{self, lock};
 use crate::repository::{ResticRepository, whole_text};
 use crate::store::{
     IngestStats, SnapshotLabel, SnapshotList, SnapshotRecord, SnapshotWords, TreePath,
@@ -77,13 +79,13 @@ fn list(items: impl Iterator<Item = String>) -> StringList {
 impl ResticRepository {
     /// All snapshots, oldest first. One that cannot be read does not hide the others.
     pub(crate) fn list_snapshots(&self) -> Result<SnapshotList> {
-        let mut found = SnapshotList::default();
+        let (mut found, mut roots) = (SnapshotList::default(), BTreeMap::new());
         let ids = self.backend.list::<SnapshotId>(FileType::Snapshot)?;
         self.forget_copies(FileType::Snapshot, |id| {
             ids.contains_key(&SnapshotId::from(*id))
         });
         parallel::each(
-            self.backend.connections(),
+            self.waiting_threads(),
             ids.into_keys().map(Ok),
             || Ok(()),
             |(), id| match self.snapshot_file(&id) {
@@ -94,10 +96,14 @@ impl ResticRepository {
             },
             |read| match read {
                 None => {}
-                Some((id, Ok(file))) => found.snapshots.push(record(id, file)),
+                Some((id, Ok(file))) => {
+                    roots.insert(id, file.tree);
+                    found.snapshots.push(record(id, file));
+                }
                 Some((_, Err(error))) => found.unreadable.push(whole_text(&error)),
             },
         )?;
+        lock(&self.memory).list(roots);
         found
             .snapshots
             .sort_by_key(|record| (record.time, record.id));
@@ -132,6 +138,7 @@ impl ResticRepository {
         progress.step("write snapshot");
         self.backend.write(FileType::Snapshot, new, sealed.into())?;
         progress.step("remove snapshot");
+        lock(&self.memory).forget(id);
         self.backend.remove(FileType::Snapshot, *id)?;
         Ok(new.into())
     }

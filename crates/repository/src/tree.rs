@@ -223,21 +223,21 @@ impl ResticRepository {
         loaded: &Arc<LoadedIndex>,
         snapshot: &SnapshotId,
     ) -> Result<Vec<FoundFile>> {
-        let root = self.require_snapshot(snapshot)?.tree;
+        let root = self.root(snapshot)?;
         let mut found = Vec::new();
         let mut pending = vec![(None::<TreePath>, root)];
         while let Some((folder, tree)) = pending.pop() {
-            for FoundNode { node, chunks } in self.tree(loaded, tree)? {
+            for FoundNode { node, chunks } in &*self.kept_tree(loaded, tree)? {
                 let path =
-                    child_path(folder.as_ref(), &node).map_err(|source| Error::UnusableName {
+                    child_path(folder.as_ref(), node).map_err(|source| Error::UnusableName {
                         snapshot: *snapshot,
                         source,
                     })?;
                 match (&node.node_type, node.subtree) {
                     (NodeType::File, _) => found.push(FoundFile {
                         path,
-                        node,
-                        chunks,
+                        node: node.clone(),
+                        chunks: chunks.clone(),
                         loaded: Arc::clone(loaded),
                     }),
                     (NodeType::Dir, Some(subtree)) => pending.push((Some(path), subtree)),
@@ -260,24 +260,21 @@ impl ResticRepository {
             snapshot: *snapshot,
             path: path.clone(),
         };
-        let mut tree = Some(self.require_snapshot(snapshot)?.tree);
-        let mut found = None;
-        for part in path.parts() {
-            let nodes = self.tree(loaded, tree.ok_or_else(missing)?)?;
-            let child = nodes
-                .into_iter()
-                .find(|child| child.node.name() == OsStr::new(part))
-                .ok_or_else(missing)?;
-            tree = child.node.subtree;
-            found = Some(child);
+        let mut tree = Some(self.root(snapshot)?);
+        let mut parts = path.parts();
+        let name = parts.next_back().unwrap_or_default();
+        for part in parts {
+            let nodes = self.kept_tree(loaded, tree.ok_or_else(missing)?)?;
+            tree = child(&nodes, part).ok_or_else(missing)?.node.subtree;
         }
-        let FoundNode { node, chunks } = found
+        let nodes = self.kept_tree(loaded, tree.ok_or_else(missing)?)?;
+        let FoundNode { node, chunks } = child(&nodes, name)
             .filter(|found| found.node.node_type == NodeType::File)
             .ok_or_else(missing)?;
         Ok(FoundFile {
             path: path.clone(),
-            node,
-            chunks,
+            node: node.clone(),
+            chunks: chunks.clone(),
             loaded: Arc::clone(loaded),
         })
     }
@@ -325,6 +322,11 @@ impl ResticRepository {
             snapshot: *id,
         })
     }
+}
+
+fn child<'a>(nodes: &'a [FoundNode], name: &str) -> Option<&'a FoundNode> {
+    let is_named = |child: &&FoundNode| child.node.name() == OsStr::new(name);
+    nodes.iter().find(is_named)
 }
 
 fn child_path(

@@ -94,6 +94,13 @@ pub(crate) struct FoundNode {
     pub(crate) chunks: FoundChunks,
 }
 
+impl FoundNode {
+    pub(crate) fn chunk_count(&self) -> usize {
+        let FoundChunks { known, unknown } = &self.chunks;
+        known.len().saturating_add(unknown.len())
+    }
+}
+
 /// The chunks of a file, as an index knows them.
 #[derive(Default, Clone)]
 pub(crate) struct FoundChunks {

@@ -37,6 +37,7 @@ struct Line {
     under_way: AtomicU64,
     most_under_way: AtomicU64,
     open: Mutex<Vec<Ends>>,
+    requests: Mutex<Vec<String>>,
 }
 
 /// One direction of the line.
@@ -102,6 +103,7 @@ impl Proxy {
             under_way: AtomicU64::new(0),
             most_under_way: AtomicU64::new(0),
             open: Mutex::default(),
+            requests: Mutex::default(),
         });
         let shared = Arc::clone(&line);
         thread::spawn(move || {
@@ -149,6 +151,15 @@ impl Proxy {
         self.line.back.bytes.load(Ordering::SeqCst)
     }
 
+    /// First lines of the HTTP requests since the last call, without the protocol: "GET /repo/index/".
+    ///
+    /// # Panics
+    /// When a thread of the proxy panicked.
+    #[must_use]
+    pub fn take_requests(&self) -> Vec<String> {
+        std::mem::take(&mut *self.line.requests.lock().expect("requests"))
+    }
+
     /// Connections that it cut.
     #[must_use]
     pub fn cuts(&self) -> usize {
@@ -188,6 +199,13 @@ impl Ends {
         let _ = self.client.shutdown(Shutdown::Both);
         let _ = self.server.shutdown(Shutdown::Both);
     }
+}
+
+/// A client sends nothing before the answer, so that a request begins where it was read from.
+fn first_line_of_request(sent: &[u8]) -> Option<String> {
+    let line = sent.split(|byte| *byte == b'\r').next()?;
+    let line = std::str::from_utf8(line).ok()?;
+    line.strip_suffix(" HTTP/1.1").map(str::to_owned)
 }
 
 impl Line {
@@ -250,6 +268,8 @@ impl Line {
             }
             way.bytes.fetch_add(count as u64, Ordering::SeqCst);
             if is_client {
+                let request = first_line_of_request(&buffer[..count]);
+                self.requests.lock().expect("requests").extend(request);
                 let under_way = self.under_way.fetch_add(count as u64, Ordering::SeqCst);
                 self.most_under_way
                     .fetch_max(under_way + count as u64, Ordering::SeqCst);

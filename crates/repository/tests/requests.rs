@@ -1,0 +1,175 @@
+//! How many requests a command sends to a server, one after the other or not: over a long line they are what
+//! it takes its time for.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+#![allow(clippy::arithmetic_side_effects, missing_docs)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::*;
+use vrs_progress::NoProgress;
+use vrs_repository::id::SnapshotId;
+use vrs_repository::store::{FileSource, PreviousFile, read_to_vec};
+use vrs_repository::{InitOptions, Location, OpenOptions, ResticRepository, SnapshotStore};
+use vrs_testkit::{Proxy, ServerKind, StorageServer};
+
+const NAME: &str = "repo";
+const SIZE: usize = 512 + 100 * 4096;
+
+/// A repository on a REST server behind a line that sees each request.
+struct Scene {
+    sandbox: Sandbox,
+    server: StorageServer,
+    proxy: Proxy,
+    machine: [PathBuf; 2],
+}
+
+impl Scene {
+    fn new() -> Self {
+        let mut server = StorageServer::start(ServerKind::RcloneRest);
+        let proxy = Proxy::slow(server.port(), Duration::ZERO);
+        server.reach_through(&proxy);
+        let sandbox = Sandbox::new();
+        let machine = [1, 2].map(|seed| {
+            let name = format!("machine/disk{seed}");
+            sandbox.write(&name, &noise(seed, SIZE))
+        });
+        let scene = Self {
+            sandbox,
+            server,
+            proxy,
+            machine,
+        };
+        let mut options = InitOptions::default();
+        options.access = access(&scene.server);
+        ResticRepository::init(&scene.location(), &password(), &options).unwrap();
+        scene
+    }
+
+    fn location(&self) -> Location {
+        Location::parse(&self.server.location(NAME)).unwrap()
+    }
+
+    fn open(&self, cache: Option<&Path>) -> ResticRepository {
+        let mut options: OpenOptions = small_packs();
+        options.access = access(&self.server);
+        options.cache_folder = cache.map(Path::to_owned);
+        ResticRepository::open(&self.location(), &password(), &options).unwrap()
+    }
+
+    /// As a command that takes a snapshot goes about it.
+    fn take(&self, repository: &ResticRepository) -> SnapshotId {
+        let listed = repository.snapshots().unwrap();
+        let previous = listed.snapshots.last().map(|record| record.id);
+        let mut changes = "first".to_owned();
+        if let Some(previous) = previous {
+            assert_eq!(repository.files(&previous).unwrap().len(), 3);
+            let manifest = path("vrs/manifest.json");
+            let mut reader = repository.open_file(&previous, &manifest).unwrap();
+            changes = String::from_utf8(read_to_vec(reader.as_mut(), 1 << 20).unwrap()).unwrap();
+        }
+        let mut ingest = repository.ingest(&NoProgress).unwrap();
+        for (number, local) in self.machine.iter().enumerate() {
+            let source = source(&format!("m/disk{number}"), local, GRID);
+            let previous = previous.map(|snapshot| PreviousFile {
+                snapshot,
+                path: source.path.clone(),
+                unchanged: [0..SIZE as u64].into(),
+            });
+            ingest.file(&FileSource { previous, ..source }).unwrap();
+        }
+        changes.push_str(", next");
+        ingest
+            .bytes(&path("vrs/manifest.json"), changes.as_bytes())
+            .unwrap();
+        ingest.commit(&label()).unwrap().0
+    }
+
+    /// As a command that restores a snapshot goes about it: nothing is missing.
+    fn restore(&self, repository: &ResticRepository, snapshot: SnapshotId) {
+        assert!(!repository.snapshots().unwrap().snapshots.is_empty());
+        assert_eq!(repository.files(&snapshot).unwrap().len(), 3);
+        let [one, other] = &self.machine;
+        let request = request(snapshot, &[("m/disk0", one), ("m/disk1", other)]);
+        repository.plan_restore(&request, &NoProgress).unwrap();
+        let stats = restore(repository, &request);
+        assert_eq!(stats.fetched_chunks, 0);
+    }
+
+    /// Requests by method and kind, with the number of each since the last call.
+    fn requests(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for request in self.proxy.take_requests() {
+            let (method, place) = request.split_once(' ').unwrap();
+            let place = place.strip_prefix(&format!("/{NAME}/")).unwrap();
+            let (kind, name) = place.split_once('/').unwrap_or((place, "one"));
+            let what = match (method, name) {
+                ("GET", "") => "list",
+                ("GET", _) => "read",
+                ("POST", _) => "write",
+                ("DELETE", _) => "remove",
+                _ => method,
+            };
+            *counts.entry(format!("{what} {kind}")).or_default() += 1;
+        }
+        counts
+    }
+}
+
+fn counts<const N: usize>(expected: [(&str, usize); N]) -> BTreeMap<String, usize> {
+    let expected = expected.into_iter();
+    expected
+        .map(|(what, count)| (what.to_owned(), count))
+        .collect()
+}
+
+#[test]
+fn each_command_asks_once_for_what_it_needs() {
+    let scene = Scene::new();
+    let cache = scene.sandbox.path("cache");
+    scene.take(&scene.open(Some(&cache)));
+    scene.take(&scene.open(Some(&cache)));
+    scene.requests();
+    let open = [("read config", 1), ("list keys", 1), ("read keys", 1)];
+    let also = |more: &[(&str, usize)]| {
+        let all = open.iter().chain(more).copied();
+        all.map(|(what, count)| (what.to_owned(), count))
+            .collect::<BTreeMap<_, _>>()
+    };
+
+    let repository = scene.open(Some(&cache));
+    assert_eq!(scene.requests(), counts(open));
+    repository.snapshots().unwrap();
+    assert_eq!(scene.requests(), counts([("list snapshots", 1)]));
+
+    let id = scene.take(&scene.open(Some(&cache)));
+    // The index is looked at before the snapshot, on both sides of its appearance, and for reading the last
+    // one; the locks before and after one's own is there. Three folders and the manifest are read, the
+    // new manifest and the folders written.
+    let take = [
+        ("list snapshots", 1),
+        ("list index", 4),
+        ("list locks", 2),
+        ("write locks", 1),
+        ("remove locks", 1),
+        ("list data", 1),
+        ("read data", 4),
+        ("write data", 2),
+        ("write index", 1),
+        ("write snapshots", 1),
+    ];
+    assert_eq!(scene.requests(), also(&take));
+
+    scene.restore(&scene.open(Some(&cache)), id);
+    let restore = [("list snapshots", 1), ("list index", 2), ("read data", 3)];
+    assert_eq!(scene.requests(), also(&restore));
+}
