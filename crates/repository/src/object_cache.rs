@@ -263,6 +263,7 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
 
