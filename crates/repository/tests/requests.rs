@@ -83,7 +83,7 @@ impl Scene {
             let previous = previous.map(|snapshot| PreviousFile {
                 snapshot,
                 path: source.path.clone(),
-                unchanged: [0..SIZE as u64].into(),
+                unchanged: std::iter::once(0..SIZE as u64).collect(),
             });
             ingest.file(&FileSource { previous, ..source }).unwrap();
         }
