@@ -87,7 +87,8 @@ impl Scene {
             });
             ingest.file(&FileSource { previous, ..source }).unwrap();
         }
-        changes.push_str(", next");
+        // Another one each time, whichever of the same time it goes on from.
+        changes.push_str(&format!(", {}", listed.snapshots.len()));
         ingest
             .bytes(&path("vrs/manifest.json"), changes.as_bytes())
             .unwrap();
