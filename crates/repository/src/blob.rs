@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rustic_core::repofile::BlobType;
 
 use crate::crypto::{Digester, MasterKey, hash};
+use crate::decompression::{decompress_through, decompress_to};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
 use crate::index::{BlobLocation, LoadedIndex, PackNumber};
@@ -92,41 +93,29 @@ impl<'a> Sealer<'a> {
 /// Why stored bytes are not the blob they should be.
 pub(crate) type Flaw = &'static str;
 
-/// Opens, decompresses and verifies a stored blob.
+/// Opens, decompresses and verifies a single stored blob.
 pub(crate) fn unseal(
     key: &MasterKey,
     id: &ChunkId,
     location: &BlobLocation,
     sealed: &[u8],
 ) -> std::result::Result<Vec<u8>, Flaw> {
-    let mut raw = key.open(sealed).ok_or(UNSEALABLE)?;
-    if location.is_compressed() {
-        let capacity = claimed_length(location)?;
-        raw = zstd::bulk::decompress(&raw, capacity).map_err(|_| UNREADABLE)?;
-    }
-    verify(id, location, raw.len() as u64, hash(&raw))?;
-    Ok(raw)
+    let (mut unsealer, mut sealed) = (Unsealer::new(key), sealed.to_vec());
+    let raw = unsealer.unseal(id, location, &mut sealed)?;
+    Ok(raw.to_vec())
 }
 
-/// Does what [`unseal`] does, for many blobs one after the other. Every thread has its own, as the
-/// decompressor keeps its tables and the buffer its memory.
+/// Opens, decompresses and verifies blobs one after the other. Every thread has its own, as the buffer keeps
+/// its memory.
 pub(crate) struct Unsealer<'a> {
     key: &'a MasterKey,
-    decompressor: zstd::bulk::Decompressor<'static>,
     raw: Vec<u8>,
 }
 
 impl<'a> Unsealer<'a> {
-    pub(crate) fn new(key: &'a MasterKey) -> Result<Self> {
-        let decompressor = zstd::bulk::Decompressor::new().map_err(|_| Error::InvalidRequest {
-            subject: "decompression".to_owned(),
-            reason: "there is no memory for it",
-        })?;
-        Ok(Self {
-            key,
-            decompressor,
-            raw: Vec::new(),
-        })
+    pub(crate) const fn new(key: &'a MasterKey) -> Self {
+        let raw = Vec::new();
+        Self { key, raw }
     }
 
     /// The content of a blob, until the next one is unsealed. The sealed bytes are of no use afterwards.
@@ -140,9 +129,7 @@ impl<'a> Unsealer<'a> {
         let raw = if location.is_compressed() {
             self.raw.clear();
             self.raw.reserve(claimed_length(location)?);
-            self.decompressor
-                .decompress_to_buffer(plain, &mut self.raw)
-                .map_err(|_| UNREADABLE)?;
+            decompress_to(plain, &mut self.raw).map_err(|_| UNREADABLE)?;
             self.raw.as_slice()
         } else {
             plain
@@ -165,19 +152,24 @@ fn unseal_through<T>(
     let mut sealed = Vec::from(sealed);
     let plain = key.open_in_place(&mut sealed).ok_or(UNSEALABLE)?;
     let most_bytes = claimed_length(location)? as u64;
-    let source: Box<dyn Read + '_> = if location.is_compressed() {
-        Box::new(zstd::Decoder::new(plain).map_err(|_| UNREADABLE)?)
+    let mut digest = Digester::default();
+    let mut read_all = |content: &mut dyn Read| {
+        let mut source = Digested {
+            // One more, so that a longer content does not look right.
+            source: content.take(most_bytes.saturating_add(1)),
+            digest: &mut digest,
+        };
+        let value = read(&mut BufReader::new(&mut source));
+        io::copy(&mut source, &mut io::sink())?;
+        Ok(value)
+    };
+    let value = if location.is_compressed() {
+        decompress_through(plain, read_all)
     } else {
-        Box::new(plain)
+        read_all(&mut &*plain)
     };
-    let mut source = Digested {
-        // One more, so that a longer content does not look right.
-        source: source.take(most_bytes.saturating_add(1)),
-        digest: Digester::default(),
-    };
-    let value = read(&mut BufReader::new(&mut source));
-    io::copy(&mut source, &mut io::sink()).map_err(|_| UNREADABLE)?;
-    let (length_bytes, digest) = source.digest.finish();
+    let value = value.map_err(|_| UNREADABLE)?;
+    let (length_bytes, digest) = digest.finish();
     verify(id, location, length_bytes, digest)?;
     Ok(value)
 }
@@ -209,12 +201,12 @@ fn verify(
 }
 
 /// A stream whose bytes are hashed as they pass.
-struct Digested<R> {
+struct Digested<'a, R> {
     source: R,
-    digest: Digester,
+    digest: &'a mut Digester,
 }
 
-impl<R: Read> Read for Digested<R> {
+impl<R: Read> Read for Digested<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.source.read(buffer)?;
         self.digest

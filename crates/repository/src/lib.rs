@@ -20,6 +20,7 @@ mod check;
 mod chunking;
 mod copy;
 mod crypto;
+mod decompression;
 pub mod error;
 pub mod id;
 mod id_set;

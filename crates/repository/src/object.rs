@@ -3,16 +3,15 @@
 //! Format version 2 (restic's design document, "Unpacked Data Format"): sealed; the text is JSON,
 //! or a byte 2 and JSON under zstd. The id is the SHA-256 of the sealed bytes.
 
-use std::cell::RefCell;
 use std::io::{BufWriter, Read};
 
 use rustic_core::{FileType, Id};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zstd::zstd_safe::{DCtx, ResetDirective, get_error_name};
 
 use crate::backend::{Backend, name};
 use crate::crypto::{MasterKey, hash};
+use crate::decompression::decompress_through;
 use crate::error::Result;
 use crate::object_cache::ObjectCache;
 
@@ -92,24 +91,13 @@ impl Vault<'_> {
     }
 }
 
-thread_local! {
-    /// Making one takes longer than decompressing a snapshot.
-    static DECOMPRESSOR: RefCell<DCtx<'static>> = RefCell::new(DCtx::create());
-}
-
 fn unpack(plain: Vec<u8>) -> std::io::Result<Vec<u8>> {
     let Some((&COMPRESSED, compressed)) = plain.split_first() else {
         return Ok(plain);
     };
-    DECOMPRESSOR.with_borrow_mut(|decompressor| {
-        // An earlier text may have ended too soon.
-        decompressor
-            .reset(ResetDirective::SessionOnly)
-            .map_err(|code| std::io::Error::other(get_error_name(code)))?;
+    decompress_through(compressed, |content| {
         let mut json = Vec::new();
-        zstd::Decoder::with_context(compressed, decompressor)
-            .take(LARGEST_BYTES)
-            .read_to_end(&mut json)?;
+        content.take(LARGEST_BYTES).read_to_end(&mut json)?;
         Ok(json)
     })
 }

@@ -7,7 +7,7 @@
 //! more are kept than the index has chunks.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use rustic_core::TreeId;
 use rustic_core::repofile::BlobType;
@@ -28,7 +28,8 @@ const MOST_TREES: usize = 256;
 #[derive(Default)]
 pub(crate) struct TreeMemory {
     roots: BTreeMap<SnapshotId, TreeId>,
-    loaded: Option<Arc<LoadedIndex>>,
+    /// Of which the numbers of chunks are. Nobody else may need that index any more.
+    loaded: Weak<LoadedIndex>,
     trees: BTreeMap<ChunkId, Arc<Vec<FoundNode>>>,
     /// In all of these trees.
     chunks: usize,
@@ -46,23 +47,22 @@ impl TreeMemory {
     }
 
     fn tree(&self, loaded: &Arc<LoadedIndex>, id: &ChunkId) -> Option<Arc<Vec<FoundNode>>> {
-        let known = self.loaded.as_ref()?;
-        let tree = self.trees.get(id).filter(|_| Arc::ptr_eq(known, loaded));
+        let tree = self.trees.get(id).filter(|_| self.is_of(loaded));
         tree.cloned()
+    }
+
+    fn is_of(&self, loaded: &Arc<LoadedIndex>) -> bool {
+        self.loaded.as_ptr() == Arc::as_ptr(loaded)
     }
 
     fn keep(&mut self, loaded: &Arc<LoadedIndex>, id: ChunkId, tree: &Arc<Vec<FoundNode>>) {
         let most = loaded.index.len(BlobType::Data).max(FEW_CHUNKS);
         let chunks = tree.iter().map(FoundNode::chunk_count).sum::<usize>();
-        let is_of_this = self
-            .loaded
-            .as_ref()
-            .is_some_and(|known| Arc::ptr_eq(known, loaded));
         let sum = self.chunks.saturating_add(chunks);
-        if !is_of_this || sum > most || self.trees.len() >= MOST_TREES {
+        if !self.is_of(loaded) || sum > most || self.trees.len() >= MOST_TREES {
             self.trees.clear();
             self.chunks = 0;
-            self.loaded = Some(Arc::clone(loaded));
+            self.loaded = Arc::downgrade(loaded);
         }
         if chunks <= most && self.trees.insert(id, Arc::clone(tree)).is_none() {
             self.chunks = self.chunks.saturating_add(chunks);

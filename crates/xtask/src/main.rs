@@ -14,6 +14,7 @@ const USAGE: &str = "usage: cargo xtask bench [GIB_OF_DISK MIB_OF_MEMORY ROUNDS]
        cargo xtask bench --quick
        cargo xtask bench --memory
        cargo xtask bench --tracked
+       cargo xtask bench --snapshots
        cargo xtask saved-states FILE FILE...
        rig/run cargo xtask saved-states";
 /// The machine of docs/performance.md.
@@ -30,8 +31,13 @@ fn main() -> ExitCode {
     match words.as_slice() {
         ["bench"] => bench(FULL_SIZE),
         ["bench", "--quick"] => quick_bench(),
-        ["bench", "--tracked"] => tracked(),
+        ["bench", "--tracked"] => {
+            print(&tracked::table(&scene::build_vrs("release"), QUICK_SIZE[0]))
+        }
         ["bench", "--memory"] => memory(&scene::build_vrs("release")),
+        ["bench", "--snapshots"] => {
+            print(&crowd::table(&scene::build_vrs("release"), SNAPSHOTS))
+        }
         ["bench", numbers @ ..] => {
             let numbers: Result<Vec<u64>, _> = numbers.iter().map(|text| text.parse()).collect();
             let numbers = numbers
@@ -99,10 +105,9 @@ fn quick_bench() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Tracked takes only; nothing is written.
-fn tracked() -> ExitCode {
-    let vrs = scene::build_vrs("release");
-    println!("{}", tracked::table(&vrs, QUICK_SIZE[0]));
+/// One table alone; nothing is written.
+fn print(table: &str) -> ExitCode {
+    println!("{table}");
     ExitCode::SUCCESS
 }
 

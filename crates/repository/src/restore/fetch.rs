@@ -48,7 +48,7 @@ pub(super) fn fetch(restore: &Restore<'_>, mut needs: Vec<Need>) -> Result<()> {
     parallel::each(
         restore.repository.waiting_threads().max(LEAST_THREADS),
         stretches(index, &needs).map(Ok),
-        || Unsealer::new(&restore.repository.key),
+        || Ok(Unsealer::new(&restore.repository.key)),
         |unsealer, stretch| {
             restore.go_on()?;
             fetch_stretch(restore, &stretch, unsealer, &failure)
