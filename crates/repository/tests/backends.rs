@@ -506,12 +506,6 @@ fn open_caching(server: &StorageServer, machine: &Machine) -> ResticRepository {
     ResticRepository::open(&location(server), &password(), &options).unwrap()
 }
 
-fn files_below(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
-    let all = walkdir::WalkDir::new(folder).into_iter().flatten();
-    let files = all.filter(|entry| entry.file_type().is_file());
-    files.map(walkdir::DirEntry::into_path).collect()
-}
-
 fn damage_all(folder: &std::path::Path) {
     for file in files_below(folder) {
         let mut content = std::fs::read(&file).unwrap();

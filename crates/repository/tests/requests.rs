@@ -18,11 +18,12 @@ use std::time::Duration;
 use common::*;
 use vrs_progress::NoProgress;
 use vrs_repository::id::SnapshotId;
-use vrs_repository::store::{FileSource, PreviousFile, read_to_vec};
+use vrs_repository::store::{FileSource, PreviousFile, SnapshotWords, read_to_vec};
 use vrs_repository::{InitOptions, Location, OpenOptions, ResticRepository, SnapshotStore};
 use vrs_testkit::{Proxy, ServerKind, StorageServer};
 
 const NAME: &str = "repo";
+const SNAPSHOTS: usize = 300;
 const SIZE: usize = 512 + 100 * 4096;
 
 /// A repository on a REST server behind a line that sees each request.
@@ -57,6 +58,46 @@ impl Scene {
 
     fn location(&self) -> Location {
         Location::parse(&self.server.location(NAME)).unwrap()
+    }
+
+    /// Adds snapshots and as many files of the index, where the server keeps them.
+    fn add_many(&self) {
+        let folder = self.server.root().join(NAME);
+        let location = Location::parse(folder.to_str().unwrap()).unwrap();
+        let mut options: OpenOptions = small_packs();
+        (options.pack_bytes, options.index_every_bytes) = (4096, 1);
+        let repository = ResticRepository::open(&location, &password(), &options).unwrap();
+        let content = noise(3, SNAPSHOTS * 4096);
+        let local = self.sandbox.write("other", &content);
+        let mut ingest = repository.ingest(&NoProgress).unwrap();
+        ingest.file(&source("other", &local, GRID)).unwrap();
+        let mut label = label();
+        // Not the last of the machine.
+        label.time = "2026-01-01T00:00:00Z".parse().unwrap();
+        let mut id = ingest.commit(&label).unwrap().0;
+        for number in 1..SNAPSHOTS {
+            let place = folder.join(format!("snapshots/{id}"));
+            let object = std::fs::read(&place).unwrap();
+            let words = SnapshotWords {
+                tags: Vec::new(),
+                description: Some(number.to_string()),
+            };
+            id = repository.relabel(&id, &words, &NoProgress).unwrap();
+            // The former one stays.
+            std::fs::write(&place, object).unwrap();
+        }
+    }
+
+    /// What a list, a take and a restore send, by a repository that is opened for each; and the files that
+    /// this host keeps copies in.
+    fn all_requests(&self, cache: &Path) -> ([BTreeMap<String, usize>; 3], usize) {
+        self.requests();
+        self.open(Some(cache)).snapshots().unwrap();
+        let list = self.requests();
+        let id = self.take(&self.open(Some(cache)));
+        let take = self.requests();
+        self.restore(&self.open(Some(cache)), id);
+        ([list, take, self.requests()], files_below(cache).len())
     }
 
     fn open(&self, cache: Option<&Path>) -> ResticRepository {
@@ -173,4 +214,25 @@ fn each_command_asks_once_for_what_it_needs() {
     scene.restore(&scene.open(Some(&cache)), id);
     let restore = [("list snapshots", 1), ("list index", 2), ("read data", 3)];
     assert_eq!(scene.requests(), also(&restore));
+}
+
+#[test]
+fn three_hundred_snapshots_take_no_more_requests_than_a_few() {
+    let scene = Scene::new();
+    let cache = scene.sandbox.path("cache");
+    scene.take(&scene.open(Some(&cache)));
+    scene.take(&scene.open(Some(&cache)));
+    let few = scene.all_requests(&cache);
+    scene.add_many();
+    // Each travels once.
+    scene.requests();
+    let repository = scene.open(Some(&cache));
+    let listed = repository.snapshots().unwrap();
+    let last = listed.snapshots.last().unwrap().id;
+    repository.files(&last).unwrap();
+    let first_time = scene.requests();
+    assert_eq!(first_time["read snapshots"], SNAPSHOTS);
+    assert!(first_time["read index"] >= SNAPSHOTS);
+    assert_eq!(scene.all_requests(&cache), few);
+    assert_eq!(listed.snapshots.len(), 3 + SNAPSHOTS);
 }

@@ -110,12 +110,21 @@ impl Storage for Local {
                 found => Ok(vec![(rustic_core::Id::default(), size(&found?))]),
             };
         }
-        match fs::read_dir(&folder) {
+        let entries = match fs::read_dir(&folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            readable => drop(readable?),
+            entries => entries?,
+        };
+        if kind == rustic_core::FileType::Pack.into() {
+            let entries = WalkDir::new(folder).into_iter().flatten();
+            return Ok(entries.filter_map(|entry| listed_pack(&entry)).collect());
         }
-        let entries = WalkDir::new(folder).into_iter().flatten();
-        Ok(entries.filter_map(|entry| listed_file(&entry)).collect())
+        // A thousand sizes that nobody asked for would take longer than the names.
+        let files = entries
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+        Ok(files
+            .filter_map(|file| listed(file.file_name().to_str()?, 0))
+            .collect())
     }
 
     fn read(&self, object: Object, part: Option<Part>) -> Outcome<Bytes> {
@@ -184,18 +193,15 @@ fn size(metadata: &fs::Metadata) -> u32 {
     u32::try_from(metadata.len()).unwrap_or(u32::MAX)
 }
 
-fn listed_file(entry: &DirEntry) -> Option<Listed> {
+fn listed_pack(entry: &DirEntry) -> Option<Listed> {
     let is_file = entry.file_type().is_file();
     let name = entry.file_name().to_str().filter(|_| is_file)?;
     listed(name, entry.metadata().ok()?.len())
 }
 
 fn is_leftover(file: &DirEntry) -> bool {
-    let age = file
-        .metadata()
-        .ok()
-        .and_then(|metadata| metadata.modified().ok()?.elapsed().ok());
+    let age = || file.metadata().ok()?.modified().ok()?.elapsed().ok();
     file.file_type().is_file()
         && file.file_name().to_string_lossy().contains(TEMPORARY)
-        && age.is_some_and(|age| age > LEFTOVER_AGE)
+        && age().is_some_and(|age| age > LEFTOVER_AGE)
 }

@@ -111,7 +111,8 @@ impl fmt::Display for Object {
     }
 }
 
-/// An object in a list, and its size.
+/// An object in a list, and its size. Those of objects other than packs are used by nobody, and may be 0
+/// where they would take time.
 pub(super) type Listed = (Id, u32);
 
 /// An entry of a list, unless it is something else than an object.

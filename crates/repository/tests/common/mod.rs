@@ -113,6 +113,12 @@ impl Sandbox {
     }
 }
 
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let all = walkdir::WalkDir::new(folder).into_iter().flatten();
+    let files = all.filter(|entry| entry.file_type().is_file());
+    files.map(walkdir::DirEntry::into_path).collect()
+}
+
 /// What opens a repository on a server.
 pub fn access(server: &StorageServer) -> Access {
     let mut access = Access::default();
