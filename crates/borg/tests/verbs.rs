@@ -198,6 +198,7 @@ fn request(snapshot: SnapshotId, target: &Path) -> RestoreRequest {
         path: path("web/the disk.vdi"),
         target: target.to_path_buf(),
         local_chunking: None,
+        known: None,
     };
     RestoreRequest {
         snapshot,

@@ -19,7 +19,7 @@ use crate::host::Host;
 use crate::machine::Machine;
 use crate::manifest::{FileRole, Manifest, MediumRecord};
 use crate::portability::{Move, VerdictName};
-use crate::restore::{IntentFile, IntentImage, RestoreIntent, RestorePlan};
+use crate::restore::{Former, IntentFile, IntentImage, RestoreIntent, RestorePlan};
 use crate::snapshot::Snapshot;
 use crate::{catalog, portable};
 
@@ -81,6 +81,7 @@ pub fn plan(
     let portability = moved.examine(&VerdictName::ALL)?;
     Ok(RestorePlan {
         accept_forced: false,
+        former: Former::default(),
         portability,
         snapshot: snapshot.clone(),
         manifest,

@@ -163,6 +163,7 @@ fn verify(store: &dyn SnapshotStore, taken: &Taken, progress: &dyn Progress) -> 
             path: tree_path(&file.path)?,
             target: file.original.clone(),
             local_chunking: None,
+            known: None,
         })
     });
     let request = RestoreRequest {

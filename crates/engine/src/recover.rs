@@ -15,7 +15,7 @@ use crate::journal::{Intent, Journal, Step, Unfinished};
 use crate::lock::MachineLock;
 use crate::machine::Machine;
 use crate::migrate::{self, MigrateIntent};
-use crate::restore::{self, RestoreIntent};
+use crate::restore::{self, Former, RestoreIntent};
 
 /// Everything that is owed on this host, oldest first. Operations of a vrs that is running now are
 /// not owed.
@@ -82,6 +82,7 @@ pub fn finish(
             host,
             store,
             intent,
+            &Former::default(),
             &mut journal,
             progress,
         )?),

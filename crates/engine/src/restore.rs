@@ -7,6 +7,7 @@
 //! are never changed.
 
 mod execute;
+mod former;
 mod ownership;
 mod place;
 mod plan;
@@ -22,6 +23,8 @@ pub use execute::{Restored, execute, start};
 pub(crate) use execute::{
     carry_out, close_unused_media, introduce, kept_settings, remove, save_registries,
 };
+pub(crate) use former::Former;
+pub use former::last_taken_here;
 pub(crate) use ownership::related_users;
 pub use plan::{RestoreOptions, RestorePlan};
 

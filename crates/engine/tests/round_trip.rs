@@ -10,9 +10,10 @@
 mod common;
 
 use common::{MIB, Scene, Tree, assert_same, contents, let_the_clock_move_on, tree};
-use vrs_engine::restore;
+use vrs_engine::catalog;
+use vrs_engine::restore::{self, RestoreOptions, RestorePlan};
 use vrs_engine::take::TakeOptions;
-use vrs_progress::NoProgress;
+use vrs_progress::{Counter, NoProgress, Phase, Progress};
 use vrs_vdisk::{Chain, GuestDisk, VdiHeader};
 use vrs_virtualbox::MachineSettings;
 
@@ -295,4 +296,59 @@ fn names_of_snapshots_are_unique_per_machine() {
         error.to_string(),
         "'clean' cannot be the name of a snapshot: a snapshot of this machine has it already"
     );
+}
+
+#[test]
+fn what_is_as_the_last_snapshot_left_it_is_not_read_by_a_restore() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::with_repository(folder.path());
+    let mut machine = scene.machine("web");
+    let first = scene.take(&machine);
+    let wanted = contents(&machine);
+    machine.fill(0, 20 * MIB, 4096, 9);
+    let_the_clock_move_on();
+    let last = scene.take(&machine);
+    let snapshots = catalog::snapshots(scene.store()).unwrap().snapshots;
+    let plan = |last_taken| {
+        let options = RestoreOptions {
+            last_taken,
+            ..RestoreOptions::default()
+        };
+        let snapshot = scene.select(&first.id.to_string());
+        RestorePlan::make(&scene.host, scene.store(), &snapshot, &options, &NoProgress).unwrap()
+    };
+    let here = restore::last_taken_here(&scene.host, &snapshots, scene.find(&machine).id);
+    assert_eq!(here, Some(last.id));
+    let scanned = |plan: &RestorePlan| {
+        let read = Scanned::default();
+        plan.estimate(scene.store(), &read).unwrap();
+        read.0.into_inner()
+    };
+    assert_eq!(scanned(&plan(here)), 0);
+    assert!(scanned(&plan(None)) > 8 * MIB);
+    // One byte more behind the snapshot's back, and the file is read.
+    let disk = &machine.chain(0)[0];
+    let mut content = std::fs::read(disk).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 1;
+    std::fs::write(disk, content).unwrap();
+    assert!(scanned(&plan(here)) > 4 * MIB);
+    restore::execute(&scene.host, scene.store(), &plan(here), &NoProgress).unwrap();
+    assert_same(&contents(&machine), &wanted, "the first snapshot");
+}
+
+#[derive(Default)]
+struct Scanned(std::sync::atomic::AtomicU64);
+
+impl Progress for Scanned {
+    fn phase(&self, _: Phase) {}
+
+    fn add(&self, counter: Counter, bytes: u64) {
+        if counter == Counter::Scanned {
+            self.0
+                .fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    fn warn(&self, _: &str) {}
 }

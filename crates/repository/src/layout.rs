@@ -145,15 +145,21 @@ impl ChunkList {
         &'a self,
         other: &'a Self,
     ) -> impl Iterator<Item = Range<u64>> + 'a {
+        let differing = self.places().zip(self.is_same_in(other));
+        let differing = differing.filter(|(_, is_same)| !is_same);
+        differing.map(|((_, place), _)| place)
+    }
+
+    /// For each chunk in order, whether another list of the same index has it at the same place.
+    pub(crate) fn is_same_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = bool> + 'a {
         let mut others = other.places().peekable();
-        let differs = move |(number, place): &(ChunkNumber, Range<u64>)| {
+        self.places().map(move |(number, place)| {
             while others
                 .next_if(|(_, other)| other.start < place.start)
                 .is_some()
             {}
-            others.peek() != Some(&(*number, place.clone()))
-        };
-        self.places().filter(differs).map(|(_, place)| place)
+            others.peek() == Some(&(number, place))
+        })
     }
 
     /// The position of the chunk that holds the byte at `offset`.

@@ -6,9 +6,12 @@
 //!
 //! Guarantees: a byte is written only after its chunk was found equal to its id; a file that is
 //! right already is not written to; a run after a cut looks again and does only what is missing.
-//! Not guaranteed: that a file that is being restored can be used before the end.
+//! Not guaranteed: that a file that is being restored can be used before the end; that a file of which
+//! the caller says what it holds ([`KnownFile`](crate::store::KnownFile)) is looked at where it need not
+//! change.
 
 mod fetch;
+mod known;
 mod moves;
 mod survey;
 mod target;
@@ -25,6 +28,7 @@ use crate::sink::ZeroChunks;
 use crate::store::{RestoreRequest, RestoreStats};
 
 use fetch::fetch;
+use known::KnownFiles;
 use moves::carry_out;
 use survey::{State, Survey};
 use target::Target;
@@ -58,6 +62,7 @@ struct Restore<'a> {
     progress: &'a dyn Progress,
     /// All chunk numbers are of this index.
     loaded: Arc<LoadedIndex>,
+    known: KnownFiles,
     zeros: ZeroChunks,
     targets: Vec<Target>,
 }
@@ -99,6 +104,7 @@ impl<'a> Restore<'a> {
     ) -> Result<Self> {
         let zeros = ZeroChunks::default();
         let files = repository.found_files(loaded, &request.snapshot)?;
+        let known = KnownFiles::of(repository, loaded, request);
         let targets: Result<Vec<Target>> = request
             .files
             .iter()
@@ -108,7 +114,9 @@ impl<'a> Restore<'a> {
                     snapshot: request.snapshot,
                     path: file.path.clone(),
                 };
-                Target::new(repository, &zeros, found.ok_or_else(missing)?, file)
+                let mut target = Target::new(repository, &zeros, found.ok_or_else(missing)?, file)?;
+                target.known = known.chunks(repository, file.known.as_ref(), target.local_bytes);
+                Ok(target)
             })
             .collect();
         let targets = targets?;
@@ -117,6 +125,7 @@ impl<'a> Restore<'a> {
             repository,
             progress,
             loaded: Arc::clone(loaded),
+            known,
             zeros,
             targets,
         })

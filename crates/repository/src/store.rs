@@ -404,6 +404,18 @@ pub struct RestoreFile {
     /// How the local target was cut when it was stored, where the caller knows its grid; otherwise
     /// the stored file's own chunk boundaries are tried.
     pub local_chunking: Option<Chunking>,
+    /// What the local target is, where the caller vouches for it: it is not read then, except for what is
+    /// moved.
+    pub known: Option<KnownFile>,
+}
+
+/// A stored file that a local one equals, byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownFile {
+    /// The snapshot. It may be gone: then nothing is known.
+    pub snapshot: SnapshotId,
+    /// In the snapshot.
+    pub path: TreePath,
 }
 
 /// A local file that may hold wanted chunks.
@@ -413,6 +425,8 @@ pub struct SeedFile {
     pub local: PathBuf,
     /// How to cut it for comparison.
     pub chunking: Chunking,
+    /// As for a target.
+    pub known: Option<KnownFile>,
 }
 
 /// What a restore did or would do.

@@ -11,11 +11,13 @@ mod common;
 
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 
 use common::*;
 use proptest::prelude::*;
 use vrs_progress::NoProgress;
-use vrs_repository::store::{Chunking, RestoreRequest, RestoreStats, SeedFile};
+use vrs_repository::id::SnapshotId;
+use vrs_repository::store::{Chunking, KnownFile, RestoreRequest, RestoreStats, SeedFile};
 use vrs_repository::{ErrorKind, ResticRepository, SnapshotStore};
 
 const BLOCK: usize = 4096;
@@ -138,9 +140,9 @@ proptest! {
         let mut request = request(taken.id, &[("a", &first), ("m/b", &second)]);
         request.files[0].local_chunking = former;
         request.seeds = vec![
-            SeedFile { local: sandbox.write("seed", &file_of(&seed, 9)), chunking: GRID },
-            SeedFile { local: second.clone(), chunking: cut },
-            SeedFile { local: sandbox.path("absent"), chunking: GRID },
+            SeedFile { local: sandbox.write("seed", &file_of(&seed, 9)), chunking: GRID, known: None },
+            SeedFile { local: second.clone(), chunking: cut, known: None },
+            SeedFile { local: sandbox.path("absent"), chunking: GRID, known: None },
         ];
         restore_and_prove(repository, &request, &wanted);
     }
@@ -200,11 +202,55 @@ fn chunks_come_from_another_target_and_from_a_seed() {
     from_seed.seeds = vec![SeedFile {
         local: one,
         chunking: GRID,
+        known: None,
     }];
     assert_eq!(
         restore_and_prove(repository, &from_seed, &[left]).fetched_bytes,
         0
     );
+}
+
+#[test]
+fn a_file_whose_content_is_known_is_read_only_where_something_is_moved() {
+    let (sandbox, repository) = shared();
+    let blocks: Vec<u8> = (1..60).collect();
+    let mut later = blocks.clone();
+    later[7] = 200;
+    later.swap(20, 40);
+    let (wanted, present) = (file_of(&blocks, 9), file_of(&later, 9));
+    let file = sandbox.write("known", &wanted);
+    let first = take(repository, &[source("known", &file, GRID)]);
+    std::fs::write(&file, &present).unwrap();
+    let second = take(repository, &[source("known", &file, GRID)]);
+    let known = |snapshot| {
+        let mut request = request(first.id, &[("known", &file)]);
+        request.files[0].known = Some(KnownFile {
+            snapshot,
+            path: path("known"),
+        });
+        request
+    };
+    let recorder = Recorder::default();
+    let plan = repository
+        .plan_restore(&known(second.id), &recorder)
+        .unwrap();
+    assert_eq!(recorder.scanned.load(Ordering::Relaxed), 0);
+    let stats = repository.restore(&known(second.id), &recorder).unwrap();
+    assert_eq!(stats, plan);
+    assert_eq!(stats.fetched_chunks, 1, "{stats:?}");
+    assert_eq!(stats.local_bytes, 2 * BLOCK as u64, "{stats:?}");
+    // What is written counts, and nothing else was looked at.
+    let written = stats.local_bytes + stats.fetched_bytes;
+    assert_eq!(recorder.scanned.load(Ordering::Relaxed), written);
+    assert!(std::fs::read(&file).unwrap() == wanted);
+    // A snapshot that is gone says nothing, nor does one whose file has another length.
+    let gone = SnapshotId::from_bytes([7; 32]);
+    std::fs::write(&file, &present).unwrap();
+    restore(repository, &known(gone));
+    assert!(std::fs::read(&file).unwrap() == wanted);
+    std::fs::write(&file, &present[..5 * BLOCK]).unwrap();
+    restore(repository, &known(second.id));
+    assert!(std::fs::read(&file).unwrap() == wanted);
 }
 
 #[test]

@@ -132,6 +132,10 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "VERDICT")]
     pub force: Vec<String>,
 
+    /// Read all files of the machine, also those that are known to be as the last snapshot read them
+    #[arg(long)]
+    pub force_read: bool,
+
     /// Start the machine when it is restored; one with a saved state resumes where it was
     #[arg(long, value_name = "FRONTEND", num_args = 0..=1, require_equals = true, default_missing_value = "gui")]
     pub start: Option<StartFrontend>,

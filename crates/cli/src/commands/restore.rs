@@ -22,11 +22,13 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit> {
     context.require_consent(args.yes || args.dry_run)?;
     let host = context.host_in_order()?;
     let store = context.repository()?;
-    let snapshots = wanted_snapshots(context, &host, store.as_ref(), args)?;
+    let all = lookup::catalog(context, store.as_ref())?.snapshots;
+    let snapshots = wanted_snapshots(&host, &all, args)?;
     let call = Call {
         context,
         host: &host,
         store: store.as_ref(),
+        all: &all,
         args,
     };
     match snapshots.as_slice() {
@@ -35,14 +37,8 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Exit> {
     }
 }
 
-fn wanted_snapshots(
-    context: &Context,
-    host: &Host,
-    store: &dyn SnapshotStore,
-    args: &RestoreArgs,
-) -> Result<Vec<Snapshot>> {
-    let snapshots = lookup::catalog(context, store)?.snapshots;
-    let named = lookup::snapshot(host, &snapshots, &args.snapshot)?;
+fn wanted_snapshots(host: &Host, all: &[Snapshot], args: &RestoreArgs) -> Result<Vec<Snapshot>> {
+    let named = lookup::snapshot(host, all, &args.snapshot)?;
     if !args.set {
         return Ok(vec![named]);
     }
@@ -52,10 +48,8 @@ fn wanted_snapshots(
             named.id.short()
         )));
     }
-    Ok(snapshots
-        .into_iter()
-        .filter(|snapshot| snapshot.set == named.set)
-        .collect())
+    let of_set = all.iter().filter(|snapshot| snapshot.set == named.set);
+    Ok(of_set.cloned().collect())
 }
 
 /// One call of the command.
@@ -63,6 +57,8 @@ struct Call<'a> {
     context: &'a Context,
     host: &'a Host,
     store: &'a dyn SnapshotStore,
+    /// All snapshots, the oldest first.
+    all: &'a [Snapshot],
     args: &'a RestoreArgs,
 }
 
@@ -121,6 +117,8 @@ impl Call<'_> {
             into: self.args.into.clone(),
             cold: self.args.cold,
             force: self.args.force.clone(),
+            last_taken: restore::last_taken_here(self.host, self.all, snapshot.machine)
+                .filter(|_| !self.args.force_read),
             ..RestoreOptions::default()
         };
         let reporter = self.context.reporter();

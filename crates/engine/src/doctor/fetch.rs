@@ -85,6 +85,7 @@ impl Repair<'_> {
                 path: tree_path(path)?,
                 target: target.to_owned(),
                 local_chunking: None,
+                known: None,
             }],
             seeds: Vec::new(),
         };

@@ -106,6 +106,7 @@ impl<'a> Memory<'a> {
                 path: tree_path(&image.medium.path)?,
                 target: local.to_owned(),
                 local_chunking: None,
+                known: None,
             }],
             seeds: Vec::new(),
         };

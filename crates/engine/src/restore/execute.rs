@@ -8,7 +8,7 @@ use vrs_repository::store::{RestoreFile, RestoreRequest, RestoreStats, SeedFile,
 use vrs_virtualbox::{DeviceType, Frontend, MachineSettings, Medium, VBoxManage};
 
 use super::ownership::related_users;
-use super::{IntentImage, RestoreIntent, RestorePlan};
+use super::{Former, IntentImage, RestoreIntent, RestorePlan};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::journal::{Intent, Journal, Step};
@@ -86,14 +86,16 @@ fn begin(
     if plan.power_off {
         power_off(host, &plan.intent, journal, progress)?;
     }
-    carry_out(host, store, &plan.intent, journal, progress)
+    carry_out(host, store, &plan.intent, &plan.former, journal, progress)
 }
 
-/// All steps from the intent to the registered machine. Every step may have been made before.
+/// All steps from the intent to the registered machine. Every step may have been made before. After a
+/// power failure nothing may be known by stamps: what was written can be there without its time.
 pub(crate) fn carry_out(
     host: &Host,
     store: &dyn SnapshotStore,
     intent: &RestoreIntent,
+    former: &Former,
     journal: &mut Journal,
     progress: &dyn Progress,
 ) -> Result<RestoreStats> {
@@ -102,7 +104,7 @@ pub(crate) fn carry_out(
     }
     set_aside(host, intent, journal, progress)?;
     journal.record(Step::Write, progress)?;
-    let stats = write_files(store, intent, progress)?;
+    let stats = write_files(store, intent, former, progress)?;
     if !intent.images.is_empty() {
         journal.record(Step::Identify, progress)?;
         intent
@@ -217,6 +219,7 @@ pub(crate) fn kept_settings<'a>(
 fn write_files(
     store: &dyn SnapshotStore,
     intent: &RestoreIntent,
+    former: &Former,
     progress: &dyn Progress,
 ) -> Result<RestoreStats> {
     let targets = intent.files.iter().map(|file| &file.target);
@@ -232,11 +235,11 @@ fn write_files(
         subject: intent.machine_name.clone(),
         total_bytes: None,
     });
-    Ok(store.restore(&request(intent)?, progress)?)
+    Ok(store.restore(&request(intent, former)?, progress)?)
 }
 
 /// The part of an intent that the repository does.
-pub(super) fn request(intent: &RestoreIntent) -> Result<RestoreRequest> {
+pub(super) fn request(intent: &RestoreIntent, former: &Former) -> Result<RestoreRequest> {
     let snapshot =
         SnapshotId::from_hex(&intent.snapshot).ok_or_else(|| Error::SnapshotNotFound {
             wanted: intent.snapshot.clone(),
@@ -247,11 +250,13 @@ pub(super) fn request(intent: &RestoreIntent) -> Result<RestoreRequest> {
             path: tree_path(&file.path)?,
             target: file.target.clone(),
             local_chunking: Some(grid::chunking_of_local(&file.target)),
+            known: former.of(&file.target),
         })
     });
     let seeds = intent.seeds.iter().map(|seed| SeedFile {
         local: seed.clone(),
         chunking: grid::chunking_of_local(seed),
+        known: former.of(seed),
     });
     Ok(RestoreRequest {
         snapshot,

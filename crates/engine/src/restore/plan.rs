@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use vrs_progress::Progress;
+use vrs_repository::id::SnapshotId;
 use vrs_repository::store::{RestoreRequest, RestoreStats, SnapshotStore};
 use vrs_virtualbox::{MachineId, MachineSettings, MediumId, SettingsEdit};
 
 use super::execute::request;
 use super::ownership::{Present, refuse_if_in_the_way, related_users};
 use super::place::Place;
-use super::{IntentFile, RestoreIntent};
+use super::{Former, IntentFile, RestoreIntent};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::machine::Machine;
@@ -36,6 +37,9 @@ pub struct RestoreOptions {
     pub accept_forced: bool,
     /// Names of portability verdicts that shall not stop the restore.
     pub force: Vec<String>,
+    /// The machine's last snapshot of this host: files that are as it left them are not read. Nothing: all
+    /// are. See [`super::last_taken_here`].
+    pub last_taken: Option<SnapshotId>,
 }
 
 /// A restore, decided and not yet begun.
@@ -57,6 +61,8 @@ pub struct RestorePlan {
     pub portability: Vec<Verdict>,
     /// Whether the machine is taken over although another host did.
     pub accept_forced: bool,
+    /// What the files that are there hold.
+    pub(crate) former: Former,
 }
 
 impl RestorePlan {
@@ -123,6 +129,7 @@ impl RestorePlan {
         Ok(Self {
             portability,
             accept_forced: options.accept_forced,
+            former: Former::read(store, options.last_taken),
             snapshot: snapshot.clone(),
             left_behind: present.left_behind(&targets),
             notes: layout.notes,
@@ -132,13 +139,14 @@ impl RestorePlan {
         })
     }
 
-    /// What would be fetched and found locally. Reads the local files once.
+    /// What would be fetched and found locally. Reads those local files once that are not as the last
+    /// snapshot left them.
     pub fn estimate(
         &self,
         store: &dyn SnapshotStore,
         progress: &dyn Progress,
     ) -> Result<RestoreStats> {
-        Ok(store.plan_restore(&request(&self.intent)?, progress)?)
+        Ok(store.plan_restore(&request(&self.intent, &self.former)?, progress)?)
     }
 }
 
@@ -384,7 +392,7 @@ fn is_left_as_it_is(
     target: &Path,
     progress: &dyn Progress,
 ) -> Result<bool> {
-    let whole = request(intent)?;
+    let whole = request(intent, &Former::default())?;
     let files: Vec<_> = whole
         .files
         .into_iter()

@@ -2,7 +2,7 @@
 //!
 //! Targets are compared with the wanted chunks range by range, in parallel. Only when something is
 //! missing are targets searched on their former grid, and seeds at all. Everything found is a hint:
-//! it is verified again when it is used.
+//! it is verified again when it is used. A file of which the caller says what it holds is not read.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use crate::index::{ChunkNumber, Index};
 use crate::intake::RangeReader;
-use crate::layout::StoredChunk;
+use crate::layout::{ChunkList, StoredChunk};
 use crate::parallel;
 use crate::platform;
 use crate::scan_cache::ScanCache;
@@ -65,6 +65,8 @@ pub(super) struct Seed {
     pub(super) path: PathBuf,
     pub(super) file: File,
     cutter: Cutter,
+    /// What it holds, where that is known.
+    known: Option<ChunkList>,
     /// The target that this file is, if it is one.
     target: Option<u32>,
 }
@@ -90,8 +92,26 @@ impl Survey {
 
     /// Remembers a chunk if it is wanted. Places that stay are better than places that do not.
     fn saw(&mut self, index: &Index, id: &ChunkId, chunk: LocalChunk) {
-        let number = index.number(id);
-        let position = number.and_then(|number| self.wanted.binary_search(&number).ok());
+        if let Some(number) = index.number(id) {
+            self.saw_number(number, chunk);
+        }
+    }
+
+    /// Remembers those chunks of a local file that are wanted, with whether each of them stays.
+    fn saw_all(&mut self, file: LocalFile, chunks: &ChunkList, stable: impl Iterator<Item = bool>) {
+        for ((number, chunk), stable) in chunks.numbers().zip(chunks.iter()).zip(stable) {
+            let seen = LocalChunk {
+                file,
+                offset: chunk.offset,
+                length_bytes: chunk.length_bytes,
+                stable,
+            };
+            self.saw_number(number, seen);
+        }
+    }
+
+    fn saw_number(&mut self, number: ChunkNumber, chunk: LocalChunk) {
+        let position = self.wanted.binary_search(&number).ok();
         if let Some(known) = position.and_then(|position| self.sources.get_mut(position))
             && known.is_none_or(|known| chunk.stable && !known.stable)
         {
@@ -164,6 +184,10 @@ impl Restore<'_> {
 
     /// Compares a target with what is wanted in it.
     fn compare(&self, number: u32, target: &mut Target, survey: &mut Survey) -> Result<()> {
+        if target.known.is_some() {
+            self.compare_known(number, target, survey);
+            return Ok(());
+        }
         let before = std::mem::take(&mut target.states);
         let mut states = before.clone();
         let cache = target.cutter.and_then(|cutter| {
@@ -178,6 +202,23 @@ impl Restore<'_> {
         drop(cache);
         target.states = states;
         compared
+    }
+
+    /// What a comparison would find if the file was read.
+    fn compare_known(&self, number: u32, target: &mut Target, survey: &mut Survey) {
+        let Some(known) = &target.known else {
+            return;
+        };
+        let chunks = target.chunks.iter().zip(target.chunks.is_same_in(known));
+        for ((chunk, in_place), state) in chunks.zip(&mut target.states) {
+            if in_place {
+                *state = State::InPlace;
+                self.progress
+                    .add(Counter::Reused, chunk.length_bytes.into());
+            }
+        }
+        let stable = known.is_same_in(&target.chunks);
+        survey.saw_all(LocalFile::Target(number), known, stable);
     }
 
     fn compare_states(
@@ -252,9 +293,10 @@ impl Restore<'_> {
     ) -> Result<Vec<Seen>> {
         self.go_on()?;
         let length_bytes = range.end.saturating_sub(range.start);
-        buffer.clear();
         buffer.resize(usize::try_from(length_bytes).unwrap_or(usize::MAX), 0);
-        if !platform::is_hole(searched.file, range.start, length_bytes) {
+        if platform::is_hole(searched.file, range.start, length_bytes) {
+            buffer.fill(0);
+        } else {
             let read = platform::read_full_at(searched.file, buffer, range.start)
                 .map_err(|error| Error::local(searched.path, "read", Some(range.start), error))?;
             buffer.truncate(read);
@@ -280,7 +322,7 @@ impl Restore<'_> {
 
     /// Searches a target where its former chunks began, unless that was done by comparing.
     fn search_former_grid(&self, number: u32, target: &Target, survey: &mut Survey) -> Result<()> {
-        let (Some(file), Some(cutter)) = (target.file.as_ref(), target.cutter) else {
+        let (Some(file), Some(cutter), None) = (&target.file, target.cutter, &target.known) else {
             return Ok(());
         };
         let start = if target.is_cut_by(cutter) {
@@ -316,12 +358,17 @@ impl Restore<'_> {
             let target = targets.get(&identity(&seed.local)).copied();
             // A seed only saves fetching: one that is gone or unreadable is no reason to fail.
             match File::open(&seed.local) {
-                Ok(file) => seeds.push(Seed {
-                    path: seed.local.clone(),
-                    file,
-                    cutter,
-                    target,
-                }),
+                Ok(file) => {
+                    let length_bytes = file.metadata().map_or(0, |metadata| metadata.len());
+                    let known = seed.known.as_ref();
+                    seeds.push(Seed {
+                        path: seed.local.clone(),
+                        known: self.known.chunks(self.repository, known, length_bytes),
+                        file,
+                        cutter,
+                        target,
+                    });
+                }
                 Err(error) => self.progress.warn(&format!(
                     "cannot use chunks of {}: {error}",
                     seed.local.display()
@@ -343,11 +390,16 @@ impl Restore<'_> {
             let local = seed
                 .target
                 .map_or(LocalFile::Seed(number), LocalFile::Target);
+            let stable = matches!(local, LocalFile::Seed(_));
+            if let Some(known) = &seed.known {
+                survey.saw_all(local, known, std::iter::repeat(stable));
+                return Ok(());
+            }
             let searched = Searched {
                 local,
                 path: &seed.path,
                 file: &seed.file,
-                stable: matches!(local, LocalFile::Seed(_)),
+                stable,
                 cache: None,
             };
             match self.search(searched, seed.cutter, 0..metadata.len(), survey) {
@@ -367,7 +419,7 @@ impl Restore<'_> {
         let target = seed
             .target
             .and_then(|number| self.targets.get(number as usize));
-        target.is_some_and(|target| target.cutter == Some(seed.cutter))
+        target.is_some_and(|target| target.known.is_some() || target.cutter == Some(seed.cutter))
     }
 
     fn search(

@@ -42,6 +42,8 @@ pub(super) struct Target {
     pub(super) states: Vec<State>,
     /// How the local file was cut, where that is known.
     pub(super) cutter: Option<Cutter>,
+    /// What the local file holds, where that is known.
+    pub(super) known: Option<ChunkList>,
     /// What is there: read-only until the first write is due.
     pub(super) file: Option<File>,
     /// Length before the restore.
@@ -80,6 +82,7 @@ impl Target {
             chunks,
             states,
             cutter: request.local_chunking.map(Cutter::new).transpose()?,
+            known: None,
             existed: file.is_some(),
             local_bytes: local_bytes
                 .map_err(|error| Error::local(&request.target, "open", None, error))?,

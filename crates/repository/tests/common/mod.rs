@@ -200,6 +200,7 @@ pub fn request(snapshot: SnapshotId, files: &[(&str, &Path)]) -> RestoreRequest 
             path: path(name),
             target: target.to_path_buf(),
             local_chunking: None,
+            known: None,
         })
         .collect();
     RestoreRequest {

@@ -1,0 +1,48 @@
+//! What the caller knows of local files: each is a file of a snapshot, whose list of chunks says what
+//! it holds. A snapshot that is gone or damaged means that nothing is known.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::id::SnapshotId;
+use crate::index::LoadedIndex;
+use crate::layout::ChunkList;
+use crate::repository::ResticRepository;
+use crate::store::{KnownFile, RestoreRequest};
+use crate::tree::FoundFile;
+
+/// The files of the snapshots that local files are known by.
+pub(super) struct KnownFiles(HashMap<SnapshotId, Vec<FoundFile>>);
+
+impl KnownFiles {
+    pub(super) fn of(
+        repository: &ResticRepository,
+        loaded: &Arc<LoadedIndex>,
+        request: &RestoreRequest,
+    ) -> Self {
+        let targets = request.files.iter().map(|file| &file.known);
+        let seeds = request.seeds.iter().map(|seed| &seed.known);
+        let mut files = HashMap::new();
+        for known in targets.chain(seeds).flatten() {
+            let found = || repository.found_files(loaded, &known.snapshot);
+            files
+                .entry(known.snapshot)
+                .or_insert_with(|| found().unwrap_or_default());
+        }
+        Self(files)
+    }
+
+    /// The chunks of a local file of this length.
+    pub(super) fn chunks(
+        &self,
+        repository: &ResticRepository,
+        known: Option<&KnownFile>,
+        length_bytes: u64,
+    ) -> Option<ChunkList> {
+        let known = known?;
+        let files = self.0.get(&known.snapshot)?;
+        let file = files.iter().find(|file| file.path == known.path)?;
+        let chunks = repository.stored_chunks(file.clone()).ok()?;
+        (chunks.size_bytes() == length_bytes).then_some(chunks)
+    }
+}
