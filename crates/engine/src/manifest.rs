@@ -171,6 +171,17 @@ impl From<FileStamp> for Stamp {
     }
 }
 
+impl From<Stamp> for FileStamp {
+    fn from(stamp: Stamp) -> Self {
+        Self {
+            size_bytes: stamp.size,
+            inode: stamp.inode,
+            mtime_ns: stamp.mtime_ns.into(),
+            ctime_ns: stamp.ctime_ns.into(),
+        }
+    }
+}
+
 /// A hard disk image of the machine, attached or an ancestor of an attached one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MediumRecord {

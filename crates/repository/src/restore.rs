@@ -115,7 +115,9 @@ impl<'a> Restore<'a> {
                     path: file.path.clone(),
                 };
                 let mut target = Target::new(repository, &zeros, found.ok_or_else(missing)?, file)?;
-                target.known = known.chunks(repository, file.known.as_ref(), target.local_bytes);
+                target.known = target
+                    .stamp
+                    .and_then(|stamp| known.chunks(repository, file.known.as_ref(), stamp));
                 Ok(target)
             })
             .collect();

@@ -409,9 +409,12 @@ pub struct RestoreFile {
     pub known: Option<KnownFile>,
 }
 
-/// A stored file that a local one equals, byte for byte.
+/// A stored file that a local one equals, byte for byte, as long as it has this stamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownFile {
+    /// That of the local file when it was stored, and its times had passed by then. One that has another
+    /// when it is opened is read.
+    pub stamp: FileStamp,
     /// The snapshot. It may be gone: then nothing is known.
     pub snapshot: SnapshotId,
     /// In the snapshot.

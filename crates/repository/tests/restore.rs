@@ -17,7 +17,9 @@ use common::*;
 use proptest::prelude::*;
 use vrs_progress::NoProgress;
 use vrs_repository::id::SnapshotId;
-use vrs_repository::store::{Chunking, KnownFile, RestoreRequest, RestoreStats, SeedFile};
+use vrs_repository::store::{
+    Chunking, FileStamp, KnownFile, RestoreRequest, RestoreStats, SeedFile,
+};
 use vrs_repository::{ErrorKind, ResticRepository, SnapshotStore};
 
 const BLOCK: usize = 4096;
@@ -225,6 +227,7 @@ fn a_file_whose_content_is_known_is_read_only_where_something_is_moved() {
     let known = |snapshot| {
         let mut request = request(first.id, &[("known", &file)]);
         request.files[0].known = Some(KnownFile {
+            stamp: FileStamp::of(&file).unwrap(),
             snapshot,
             path: path("known"),
         });
@@ -250,6 +253,14 @@ fn a_file_whose_content_is_known_is_read_only_where_something_is_moved() {
     assert!(std::fs::read(&file).unwrap() == wanted);
     std::fs::write(&file, &present[..5 * BLOCK]).unwrap();
     restore(repository, &known(second.id));
+    assert!(std::fs::read(&file).unwrap() == wanted);
+    // One that has changed since is read.
+    std::fs::write(&file, &present).unwrap();
+    let outdated = known(second.id);
+    let mut other = present;
+    other[30 * BLOCK] ^= 1;
+    std::fs::write(&file, &other).unwrap();
+    restore(repository, &outdated);
     assert!(std::fs::read(&file).unwrap() == wanted);
 }
 

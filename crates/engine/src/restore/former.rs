@@ -11,7 +11,7 @@ use vrs_virtualbox::MachineId;
 
 use crate::catalog;
 use crate::host::Host;
-use crate::manifest::{FileRecord, FileRole, Stamp, tree_path};
+use crate::manifest::{FileRecord, FileRole, tree_path};
 use crate::snapshot::Snapshot;
 
 /// The files of the machine when its last snapshot was taken.
@@ -32,19 +32,15 @@ impl Former {
         }
     }
 
-    /// What a file of this host holds now.
+    /// What a file of this host holds, as long as it is as it was.
     pub(super) fn of(&self, local: &Path) -> Option<KnownFile> {
         let record = self.files.iter().find(|record| record.original == local)?;
         // The stored settings may be an adjusted text.
-        let vouches = record.settled && record.role != FileRole::Settings;
-        let is_same = || {
-            let now = FileStamp::of(local);
-            now.is_ok_and(|now| Stamp::from(now) == record.stamp)
-        };
-        if !vouches || !is_same() {
+        if !record.settled || record.role == FileRole::Settings {
             return None;
         }
         Some(KnownFile {
+            stamp: FileStamp::from(record.stamp),
             snapshot: self.snapshot?,
             path: tree_path(&record.path).ok()?,
         })

@@ -1,5 +1,6 @@
 //! What the caller knows of local files: each is a file of a snapshot, whose list of chunks says what
-//! it holds. A snapshot that is gone or damaged means that nothing is known.
+//! it holds. A snapshot that is gone or damaged means that nothing is known, as does a file that has changed:
+//! its stamp is that of the file that was opened, and not of whatever had its name before.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use crate::id::SnapshotId;
 use crate::index::LoadedIndex;
 use crate::layout::ChunkList;
 use crate::repository::ResticRepository;
-use crate::store::{KnownFile, RestoreRequest};
+use crate::store::{FileStamp, KnownFile, RestoreRequest};
 use crate::tree::FoundFile;
 
 /// The files of the snapshots that local files are known by.
@@ -32,17 +33,17 @@ impl KnownFiles {
         Self(files)
     }
 
-    /// The chunks of a local file of this length.
+    /// The chunks of a local file that was opened and has this stamp.
     pub(super) fn chunks(
         &self,
         repository: &ResticRepository,
         known: Option<&KnownFile>,
-        length_bytes: u64,
+        stamp: FileStamp,
     ) -> Option<ChunkList> {
-        let known = known?;
+        let known = known.filter(|known| known.stamp == stamp)?;
         let files = self.0.get(&known.snapshot)?;
         let file = files.iter().find(|file| file.path == known.path)?;
         let chunks = repository.stored_chunks(file.clone()).ok()?;
-        (chunks.size_bytes() == length_bytes).then_some(chunks)
+        (chunks.size_bytes() == stamp.size_bytes).then_some(chunks)
     }
 }

@@ -359,11 +359,12 @@ impl Restore<'_> {
             // A seed only saves fetching: one that is gone or unreadable is no reason to fail.
             match File::open(&seed.local) {
                 Ok(file) => {
-                    let length_bytes = file.metadata().map_or(0, |metadata| metadata.len());
+                    let stamp = file.metadata().map(|metadata| platform::stamp(&metadata));
                     let known = seed.known.as_ref();
+                    let chunks = |stamp| self.known.chunks(self.repository, known, stamp);
                     seeds.push(Seed {
                         path: seed.local.clone(),
-                        known: self.known.chunks(self.repository, known, length_bytes),
+                        known: stamp.ok().and_then(chunks),
                         file,
                         cutter,
                         target,

@@ -18,7 +18,7 @@ use crate::layout::{ChunkList, StoredChunk};
 use crate::platform;
 use crate::repository::ResticRepository;
 use crate::sink::{ZeroChunks, is_zero};
-use crate::store::{RestoreFile, TreePath};
+use crate::store::{FileStamp, RestoreFile, TreePath};
 use crate::tree::FoundFile;
 
 use super::survey::State;
@@ -46,6 +46,8 @@ pub(super) struct Target {
     pub(super) known: Option<ChunkList>,
     /// What is there: read-only until the first write is due.
     pub(super) file: Option<File>,
+    /// Of the file that was opened.
+    pub(super) stamp: Option<FileStamp>,
     /// Length before the restore.
     pub(super) local_bytes: u64,
     modified: Option<SystemTime>,
@@ -72,9 +74,11 @@ impl Target {
         };
         let states = chunks.placed().map(state).collect();
         let file = open_existing(&request.target)?;
-        let local_bytes = file
+        let stamp = file
             .as_ref()
-            .map_or(Ok(0), |file| file.metadata().map(|metadata| metadata.len()));
+            .map(|file| file.metadata().map(|metadata| platform::stamp(&metadata)))
+            .transpose()
+            .map_err(|error| Error::local(&request.target, "open", None, error))?;
         Ok(Self {
             path: found.path.clone(),
             local: request.target.clone(),
@@ -84,8 +88,8 @@ impl Target {
             cutter: request.local_chunking.map(Cutter::new).transpose()?,
             known: None,
             existed: file.is_some(),
-            local_bytes: local_bytes
-                .map_err(|error| Error::local(&request.target, "open", None, error))?,
+            local_bytes: stamp.map_or(0, |stamp| stamp.size_bytes),
+            stamp,
             file,
             modified: found.node.meta.mtime.map(SystemTime::from),
             mode: found.node.meta.mode,
@@ -125,6 +129,10 @@ impl Target {
         require_regular(&self.local, &metadata)?;
         if let Some(mode) = self.mode.filter(|_| !self.existed) {
             platform::set_mode(&file, mode).map_err(self.error("set the permissions of", None))?;
+        }
+        if self.existed {
+            progress.step("renew stamp of target");
+            renew_stamp(&file).map_err(self.error("set the time of", None))?;
         }
         self.file = Some(file);
         self.writable = true;
@@ -260,6 +268,13 @@ impl Target {
             .and_then(|file| set(&file))
             .map_err(self.error("set the time of", None))
     }
+}
+
+/// Gives a file another time, durably. When the power fails, what was written to it can be there without
+/// the time at which it was written, and the file would look as a snapshot knows it that read other content.
+fn renew_stamp(file: &File) -> io::Result<()> {
+    file.set_modified(SystemTime::now())?;
+    file.sync_all()
 }
 
 /// Opens a target for reading, if it exists. Symbolic links and folders are refused.

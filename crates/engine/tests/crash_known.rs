@@ -1,0 +1,192 @@
+//! A restore over files that are known by their stamps is ended before every step. Whatever was written by then,
+//! no stamp vouches for anything else than what a snapshot read.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod common;
+mod registered;
+
+use std::cell::RefCell;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{MIB, Scene, Tree, assert_same, assert_sound, let_the_clock_move_on, tree};
+use registered::{find, recover_all, small_machine};
+use tempfile::TempDir;
+use vrs_engine::catalog;
+use vrs_engine::manifest::FileRole;
+use vrs_engine::recover::Recovered;
+use vrs_engine::restore::{self, RestoreOptions, RestorePlan};
+use vrs_engine::take::{self, TakeOptions, TakePlan};
+use vrs_progress::{NoProgress, Progress};
+use vrs_repository::id::SnapshotId;
+use vrs_repository::store::{FileStamp, SnapshotStore, TreePath, read_to_vec};
+use vrs_testkit::run_at_every_step;
+
+/// Made at once, so that the clock has to move on but once.
+const MACHINES: usize = 32;
+/// What is about to be done when these are announced changes a file.
+const WRITES: [&str; 2] = ["write target", "set length of target"];
+
+/// A machine as it was, and as it is.
+struct States {
+    folder: TempDir,
+}
+
+impl States {
+    fn make() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let scene = Scene::new(folder.path());
+        let mut machine = small_machine(&scene, "web");
+        machine.fill(0, MIB, 100_000, 7);
+        let (present, was) = (scene.machines(), folder.path().join("was"));
+        let copied = Command::new("cp").arg("-a").args([&present, &was]).status();
+        assert!(copied.unwrap().success());
+        machine.fill(0, MIB, 200_000, 5);
+        machine.fill(0, 2 * MIB, 100_000, 7);
+        machine.take_virtualbox_snapshot("later");
+        machine.fill(0, 3 * MIB, 100_000, 6);
+        Self { folder }
+    }
+
+    fn move_to(&self, state: &str, scene: &Scene) {
+        let machines = scene.machines();
+        fs::remove_dir_all(&machines).unwrap();
+        fs::rename(self.folder.path().join(state), machines).unwrap();
+    }
+}
+
+fn take(scene: &Scene) -> SnapshotId {
+    let machine = find(scene, &scene.folder);
+    let options = TakeOptions::default();
+    let plan = TakePlan::make(&scene.host, scene.store(), &machine, options).unwrap();
+    let taken = take::execute(&scene.host, scene.store(), &plan, &NoProgress);
+    taken.unwrap().id
+}
+
+/// A machine with a snapshot of each of its states, whose files are as the second left them.
+fn prepare(folder: &Path, states: &States) -> (Tree, Tree) {
+    let scene = Scene::with_repository(folder);
+    states.move_to("was", &scene);
+    let first = tree(&scene.machines());
+    take(&scene);
+    states.move_to("machines", &scene);
+    take(&scene);
+    (first, tree(&scene.machines()))
+}
+
+fn snapshots(scene: &Scene) -> Vec<SnapshotId> {
+    let listed = catalog::snapshots(scene.store()).unwrap().snapshots;
+    listed.iter().map(|snapshot| snapshot.id).collect()
+}
+
+/// As the command does it.
+fn restore(scene: &Scene, snapshot: SnapshotId, progress: &dyn Progress) {
+    let snapshots = catalog::snapshots(scene.store()).unwrap().snapshots;
+    let wanted = snapshots.iter().find(|present| present.id == snapshot);
+    let wanted = wanted.unwrap();
+    let last_taken = restore::last_taken_here(&scene.host, &snapshots, wanted.machine);
+    assert!(last_taken.is_some());
+    let options = RestoreOptions {
+        last_taken,
+        ..RestoreOptions::default()
+    };
+    let (host, store) = (&scene.host, scene.store());
+    let plan = RestorePlan::make(host, store, wanted, &options, progress).unwrap();
+    restore::execute(host, store, &plan, progress).unwrap();
+}
+
+/// Files that the last snapshot's stamps vouch for.
+fn known(scene: &Scene, snapshot: SnapshotId) -> Vec<PathBuf> {
+    let manifest = catalog::manifest(scene.store(), &snapshot).unwrap();
+    let files = manifest.files.into_iter();
+    let vouched = files.filter(|file| {
+        let same = |stamp| FileStamp::from(file.stamp) == stamp;
+        file.settled && FileStamp::of(&file.original).is_ok_and(same)
+    });
+    vouched.map(|file| file.original).collect()
+}
+
+/// What a snapshot stores of the machine's files is what they hold.
+fn assert_stored(scene: &Scene, snapshot: SnapshotId, what: &str) {
+    let manifest = catalog::manifest(scene.store(), &snapshot).unwrap();
+    let disks = manifest.files.iter();
+    let disks: Vec<_> = disks.filter(|file| file.role == FileRole::Disk).collect();
+    assert!(!disks.is_empty());
+    for disk in disks {
+        let path = TreePath::new(disk.path.as_str()).unwrap();
+        let mut reader = scene.store().open_file(&snapshot, &path).unwrap();
+        let stored = read_to_vec(reader.as_mut(), 1 << 30).unwrap();
+        assert!(stored == fs::read(&disk.original).unwrap(), "{what}");
+    }
+}
+
+#[test]
+fn restore_of_known_files_at_every_step() {
+    let states = RefCell::new(Vec::new());
+    let trees = RefCell::new((Tree::new(), Tree::new()));
+    let crashes = run_at_every_step(
+        "restore_of_known_files_at_every_step",
+        |folder| {
+            let mut states = states.borrow_mut();
+            if states.is_empty() {
+                states.extend((0..MACHINES).map(|_| States::make()));
+                let_the_clock_move_on();
+            }
+            *trees.borrow_mut() = prepare(folder, &states.pop().unwrap());
+        },
+        |folder, progress| {
+            let scene = Scene::new(folder);
+            let first = snapshots(&scene)[0];
+            restore(&scene, first, progress);
+        },
+        |folder, crash| {
+            let what = format!("{crash:?}");
+            let scene = Scene::new(folder);
+            let (first, last) = &*trees.borrow();
+            let [of_first, of_last] = snapshots(&scene)[..] else {
+                panic!("{what}");
+            };
+            let known = known(&scene, of_last);
+            for path in &known {
+                assert!(fs::read(path).unwrap() == last[path], "{what}");
+            }
+            let differs = |path: &PathBuf| first.get(path).is_some_and(|was| *was != last[path]);
+            if WRITES.contains(&crash.step.as_str()) {
+                // From before the first write on, for whatever happens to the power.
+                assert!(!known.iter().any(differs), "{what}");
+            }
+            let present = match recover_all(&scene).as_slice() {
+                [] | [Recovered::Dropped] => tree(&scene.machines()),
+                [Recovered::Finished(_)] => {
+                    assert_same(&tree(&scene.machines()), first, &what);
+                    first.clone()
+                }
+                more => panic!("{what}: {more:?}"),
+            };
+            if present != *first {
+                assert_same(&present, last, &what);
+            }
+            assert_stored(&scene, take(&scene), &what);
+            assert_same(&tree(&scene.machines()), &present, &what);
+            for (snapshot, wanted) in [(of_last, last), (of_first, first)] {
+                restore(&scene, snapshot, &NoProgress);
+                assert_same(&tree(&scene.machines()), wanted, &what);
+            }
+            assert_sound(&scene, &what);
+        },
+    );
+    let at_write = |step: &&str| crashes.iter().any(|crash| crash.step == **step);
+    assert!(WRITES.iter().all(|step| at_write(&step)), "{crashes:?}");
+    assert!(
+        crashes
+            .iter()
+            .any(|crash| crash.step == "renew stamp of target")
+    );
+}
