@@ -381,11 +381,10 @@ impl LoadedIndex {
             marks: HashMap::new(),
             unreadable: Vec::new(),
         };
-        parallel::each(
+        parallel::each_short(
             threads,
-            files.iter().map(|id| Ok(*id)),
-            || Ok(()),
-            |(), id| match vault.load::<IndexFile>(FileType::Index, id) {
+            files.iter(),
+            |id| match vault.load::<IndexFile>(FileType::Index, *id) {
                 Err(error) if error.is_of_whole_storage() => Err(error),
                 read => Ok(read),
             },

@@ -84,11 +84,10 @@ impl ResticRepository {
         self.forget_copies(FileType::Snapshot, |id| {
             ids.contains_key(&SnapshotId::from(*id))
         });
-        parallel::each(
+        parallel::each_short(
             self.waiting_threads(),
-            ids.into_keys().map(Ok),
-            || Ok(()),
-            |(), id| match self.snapshot_file(&id) {
+            ids.into_iter(),
+            |(id, _)| match self.snapshot_file(&id) {
                 Err(error) if error.is_of_whole_storage() => Err(error),
                 // Deleted meanwhile, which is no damage.
                 Err(_) if !self.is_listed(&id)? => Ok(None),
