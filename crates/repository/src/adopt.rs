@@ -31,6 +31,7 @@ pub(crate) fn start<'a>(
 ) -> Result<Sink<'a>> {
     repository.require_writable()?;
     progress.step("lock repository");
+    // The packs are listed before the index is read: what went meanwhile is in no index any more.
     let list = || repository.backend.list::<PackId>(FileType::Pack);
     let (lock, packs) = SharedLock::acquire_and(repository.vault(), list)?;
     repository.backend.remove_leftovers();
