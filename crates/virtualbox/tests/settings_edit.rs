@@ -394,3 +394,34 @@ fn a_machine_becomes_what_it_was_at_its_latest_virtualbox_snapshot() {
     let error = edit.roll_back(unknown).unwrap_err().to_string();
     assert!(error.contains("have no VirtualBox snapshot"), "{error}");
 }
+
+/// As VirtualBox wrote them before it took the snapshot, but for the time.
+#[test]
+fn settings_forget_their_only_virtualbox_snapshot() {
+    let before = include_str!("samples/01-multi-disk-no-snapshot.vbox");
+    let text = include_str!("samples/02-after-first-snapshot.vbox");
+    let id = parse(text).current_virtualbox_snapshot.unwrap();
+    let forgotten = edited(text, |edit| edit.forget_only(id).unwrap());
+    let (forgotten, before) = (parse(&forgotten), parse(before));
+    assert_eq!(forgotten.hardware, before.hardware);
+    assert_eq!(forgotten.hard_disks, before.hard_disks);
+    assert_eq!(forgotten.virtualbox_snapshots().count(), 0);
+    assert_eq!(forgotten.current_virtualbox_snapshot, None);
+}
+
+#[test]
+fn settings_do_not_forget_a_virtualbox_snapshot_that_is_not_alone() {
+    let refused = |text: &str| {
+        let id = parse(text).current_virtualbox_snapshot.unwrap();
+        let mut edit = SettingsEdit::new(text).unwrap();
+        let error = edit.forget_only(id).unwrap_err().to_string();
+        assert_eq!(edit.finish(), text);
+        error
+    };
+    let several = refused(include_str!("samples/03-many-snapshots.vbox"));
+    assert!(several.contains("is not their only"), "{several}");
+    let kinds = refused(include_str!(
+        "samples/06-writethrough-immutable-with-snapshot.vbox"
+    ));
+    assert!(kinds.contains("is not merged into a base image"), "{kinds}");
+}

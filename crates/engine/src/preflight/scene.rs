@@ -99,6 +99,7 @@ impl Scene {
             medium: Some(medium_id(image)),
             host_drive: None,
             passthrough: false,
+            hands_on_discards: false,
         });
     }
 

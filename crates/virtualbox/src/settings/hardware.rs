@@ -37,6 +37,8 @@ pub struct Attachment {
     pub host_drive: Option<String>,
     /// Whether the guest may send commands to the host's drive.
     pub passthrough: bool,
+    /// Whether blocks that the guest discards are taken out of the image.
+    pub hands_on_discards: bool,
 }
 
 /// A network adapter.
@@ -194,6 +196,7 @@ fn attachment(controller: Node<'_, '_>, device: Node<'_, '_>) -> Result<Attachme
             .transpose()?,
         host_drive: child(device, "HostDrive").and_then(|drive| text(drive, "src")),
         passthrough: flag(device, "passthrough"),
+        hands_on_discards: flag(device, "discard"),
     })
 }
 

@@ -9,6 +9,7 @@
 
 mod document;
 mod edit;
+mod forget;
 mod hard_disk;
 mod hardware;
 mod location;

@@ -21,13 +21,7 @@ impl SettingsEdit<'_> {
     /// When there is none with this id, or others were made from it.
     pub fn roll_back(&mut self, id: VirtualBoxSnapshotId) -> Result<()> {
         self.change(|text, machine, splices| {
-            let is_it = |node: &Node<'_, '_>| {
-                let named = node.attribute("uuid").and_then(|id| id.parse().ok());
-                named == Some(id)
-            };
-            let snapshot = descendants(machine, "Snapshot")
-                .find(is_it)
-                .ok_or_else(|| Error::settings(format!("they have no VirtualBox snapshot {id}")))?;
+            let snapshot = find(machine, id)?;
             if descendants(snapshot, "Snapshot").any(|inner| inner != snapshot) {
                 return Err(Error::settings(format!(
                     "other VirtualBox snapshots were made from {id}"
@@ -53,6 +47,20 @@ impl SettingsEdit<'_> {
     }
 }
 
+/// The element of a VirtualBox snapshot.
+pub(super) fn find<'a, 'input>(
+    machine: Node<'a, 'input>,
+    id: VirtualBoxSnapshotId,
+) -> Result<Node<'a, 'input>> {
+    let is_it = |node: &Node<'_, '_>| {
+        let named = node.attribute("uuid").and_then(|id| id.parse().ok());
+        named == Some(id)
+    };
+    descendants(machine, "Snapshot")
+        .find(is_it)
+        .ok_or_else(|| Error::settings(format!("they have no VirtualBox snapshot {id}")))
+}
+
 /// Puts a section of the VirtualBox snapshot in place of the machine's.
 fn take_over(
     text: &str,
@@ -75,7 +83,7 @@ fn take_over(
 }
 
 /// The element that goes with the last VirtualBox snapshot of a list.
-fn place_of<'a, 'input>(snapshot: Node<'a, 'input>) -> Node<'a, 'input> {
+pub(super) fn place_of<'a, 'input>(snapshot: Node<'a, 'input>) -> Node<'a, 'input> {
     let list = snapshot
         .parent_element()
         .filter(|parent| parent.tag_name().name() == "Snapshots");
