@@ -23,6 +23,7 @@ mod pause;
 mod strays;
 mod take_watch;
 mod thaw;
+mod tracker;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::inventory::Inventory;
 use crate::machine::Machine;
+use crate::tracking::TrackerSnapshot;
 
 /// VirtualBox takes a VirtualBox snapshot of a running machine without saving its RAM while this
 /// item of its extra data is `1`. Source: `SnapshotImpl.cpp` of VirtualBox 4 to 7.2, and tried on
@@ -95,6 +97,19 @@ pub struct CaptureIntent {
     pub media_before: Vec<MediumId>,
     /// Its settings file.
     pub settings_file: PathBuf,
+    /// What happens to VirtualBox snapshots that stay between takes, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracker: Option<TrackerIntent>,
+}
+
+/// VirtualBox snapshots that stay between takes, see [`tracking`](crate::tracking). Undone, a capture leaves
+/// none of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackerIntent {
+    /// Those that earlier takes left.
+    pub former: Vec<TrackerSnapshot>,
+    /// Name of the next one, which no other has.
+    pub next_name: Option<String>,
 }
 
 impl CaptureIntent {
@@ -104,6 +119,7 @@ impl CaptureIntent {
         machine: &Machine,
         inventory: &Inventory,
         mode: CaptureMode,
+        tracker: Option<TrackerIntent>,
     ) -> Result<Self> {
         let virtualbox = host.require_virtualbox()?;
         let session = virtualbox.machine(machine.id)?.session;
@@ -122,6 +138,7 @@ impl CaptureIntent {
             snapshot_folder,
             media_before: inventory.media.iter().map(|medium| medium.id).collect(),
             settings_file: machine.settings_file.clone(),
+            tracker,
         })
     }
 

@@ -92,6 +92,10 @@ pub enum Step {
     Resume,
     /// VirtualBox saves RAM as it did before.
     PutKeyBack,
+    /// A VirtualBox snapshot that an earlier take left for tracking is deleted.
+    DeleteTracker,
+    /// One that stays until the next take is taken.
+    LeaveTracker,
     /// The transient VirtualBox snapshot is deleted, which merges its images.
     Merge,
     /// The machine's state is saved.

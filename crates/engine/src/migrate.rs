@@ -40,7 +40,7 @@ use crate::manifest::{FileRole, tree_path};
 use crate::records::{self, MovedMachine};
 use crate::snapshot::Snapshot;
 use crate::take::{self, TakePlan, Taken};
-use crate::{catalog, platform, preflight, recover};
+use crate::{catalog, platform, preflight, recover, tracking};
 
 /// A migration that is going to be made, with all that finishing or dropping it needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +100,7 @@ pub fn execute(
     let _lock = MachineLock::take(&host.state_folder, intent.machine, &intent.machine_name)?;
     recover::refuse_if_owed(host, intent.machine)?;
     preflight::refuse_or_warn(&plan.take.machine, &plan.take.verdicts, progress)?;
+    tracking::delete_trackers(host, store, &plan.take.machine, progress)?;
     let begun = Intent::Migrate(intent.clone());
     let mut journal = host.journals().begin(intent.machine, begun, progress)?;
     let done = store_machine(host, store, plan, &mut journal, progress).and_then(|taken| {

@@ -22,6 +22,7 @@ use vrs_progress::Progress;
 
 pub use self::disk::skipped_media;
 use self::facts::Facts;
+pub(crate) use self::machine::LAST_WITH_ZERO_BLOCK_BUG;
 pub use self::space::low_water_bytes;
 pub use self::verdict::{Level, Verdict, VerdictName};
 use crate::capture::CaptureMode;

@@ -12,6 +12,7 @@
 mod online;
 mod plan;
 mod subject;
+mod tracked;
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -72,7 +73,7 @@ pub(crate) fn execute_held(
     plan: &TakePlan,
     progress: &dyn Progress,
 ) -> Result<Taken> {
-    if plan.capture.is_some() {
+    if plan.capture.is_some() || plan.tracker.is_at_work() {
         return Err(not_taken(plan));
     }
     at_rest(host, store, plan, None, progress)
@@ -121,15 +122,18 @@ fn at_rest(
     set: Option<&str>,
     progress: &dyn Progress,
 ) -> Result<Taken> {
+    if plan.tracker.is_at_work() {
+        return tracked::at_rest(host, store, plan, set, progress);
+    }
     let begun = Timestamp::now();
     let mut ingest = store.ingest(progress)?;
     let mut subject = Subject::at_rest(host, plan)?;
-    let tracker = subject.track(host, store, progress);
+    let tracker = subject.track(host, store, plan.tracker.lists(None), progress);
     let files = subject.store_files(ingest.as_mut(), progress)?;
     subject.verify(host, &files)?;
     let manifest = subject.store_manifest(host, files, begun, set, ingest.as_mut())?;
     let (id, stats) = ingest.commit(&subject.label(host, begun, set))?;
-    let tracking = tracker.map(|tracker| tracker.finish(id, &manifest.files));
+    let tracking = tracker.map(|tracker| tracker.finish(id, &manifest.files, None));
     Ok(Taken {
         id,
         manifest,

@@ -1,12 +1,14 @@
 //! Knowing which parts of an image are as they were in the last snapshot, so that they need not be read.
 //!
-//! Guarantees: off unless asked for. A range is vouched for only where `reflink` proves that it is as it
-//! was; whatever is missing, damaged or not as it was left means that the image is read, with a note. What a
+//! Guarantees: off unless asked for. A range is vouched for only where `reflink` or a `change_list` proves
+//! that it is as it was; whatever is missing, damaged or not as it was left means that the image is read, with a note. What a
 //! record says is compared with what is there at every [`SCAN_EVERY`]th take, which reads all. Whatever vrs
 //! keeps for it is told by a record first, and goes with it.
 //!
 //! Not guaranteed: that it saves anything. Where no method works, images are read as ever.
 
+mod change_list;
+mod differencing;
 mod record;
 mod reflink;
 mod tracker;
@@ -19,15 +21,21 @@ use serde::Serialize;
 use vrs_progress::Progress;
 use vrs_repository::id::SnapshotId;
 use vrs_repository::store::{SnapshotStore, TreePath};
+use vrs_vdisk::VdiHead;
 use vrs_virtualbox::MachineId;
 
+pub use self::differencing::TrackerSnapshot;
+pub(crate) use self::differencing::{ChangeLists, DESCRIPTION, ListedDisk, TrackerPlan};
 use self::record::{Found, Grid, Method, TrackedImage, TrackingRecord};
-pub(crate) use self::tracker::Tracker;
+pub(crate) use self::tracker::{LeftDisk, LeftTracker, Tracker};
+use crate::capture::{Capture, CaptureMode};
 use crate::error::Result;
 use crate::host::Host;
+use crate::inventory::{Inventory, Missing};
 use crate::lock::MachineLock;
+use crate::machine::Machine;
 use crate::manifest::{FileRole, Stamp, tree_path};
-use crate::take::{FilePlan, TakePlan};
+use crate::take::{FilePlan, TakeOptions, TakePlan};
 
 /// Of so many takes in a row, one reads all.
 pub const SCAN_EVERY: u32 = 16;
@@ -41,6 +49,8 @@ pub struct TrackingReport {
     pub is_scan: bool,
     /// Bytes for which it would have vouched, and that had changed.
     pub wrong_bytes: u64,
+    /// Whether a VirtualBox snapshot of vrs's own stays until the next take.
+    pub leaves_virtualbox_snapshot: bool,
     /// Why something is read that need not be, one text each.
     pub notes: Vec<String>,
 }
@@ -64,6 +74,14 @@ impl TrackingReport {
             .map_or(0, |image| image.vouched_bytes)
     }
 
+    /// Of a take with tracking off, which removes what there is.
+    pub(crate) fn of_removal(notes: Vec<String>) -> Option<Self> {
+        (!notes.is_empty()).then(|| Self {
+            notes,
+            ..Self::default()
+        })
+    }
+
     fn note(&mut self, path: &Path, why: &str) {
         let path = path.display();
         self.notes.push(format!("'{path}' is read in whole: {why}"));
@@ -71,8 +89,13 @@ impl TrackingReport {
 }
 
 /// What a take of the machine would find, without changing anything.
-pub(crate) fn foresee(host: &Host, store: &dyn SnapshotStore, plan: &TakePlan) -> TrackingReport {
-    let mut known = Known::read(host, store, plan);
+pub(crate) fn foresee(
+    host: &Host,
+    store: &dyn SnapshotStore,
+    plan: &TakePlan,
+    lists: ChangeLists,
+) -> TrackingReport {
+    let mut known = Known::read(host, store, plan, lists);
     for file in plan.files.iter().filter(|file| is_tracked(file)) {
         if !file.is_unchanged() || known.report.is_scan {
             known.vouch(file, &file.source.local);
@@ -97,6 +120,7 @@ pub(crate) fn forget(host: &Host, machine: MachineId, progress: &dyn Progress) {
 }
 
 fn remove_record(host: &Host, machine: MachineId) -> Result<()> {
+    remove_files(change_list::heads_of(host, machine))?;
     match record::read(host, machine)? {
         Found::Nothing => return Ok(()),
         Found::Useless(_) => {}
@@ -123,6 +147,27 @@ pub fn sweep(host: &Host) -> Result<()> {
     Ok(())
 }
 
+/// Deletes the VirtualBox snapshots that takes left for tracking a machine, and forgets it. The caller holds its
+/// lock; nothing may be owed to it.
+pub(crate) fn delete_trackers(
+    host: &Host,
+    store: &dyn SnapshotStore,
+    machine: &Machine,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let inventory = Inventory::of(host, machine, Missing::Refuse)?;
+    let options = TakeOptions::default();
+    let plan = TrackerPlan::make(host, store, machine, &inventory, None, &options);
+    if plan.former.is_empty() {
+        return Ok(());
+    }
+    let mode = CaptureMode::Memory;
+    let mut capture = Capture::begin(host, machine, &inventory, mode, plan.intent(), progress)?;
+    capture.give_up_tracking();
+    capture.thaw(host)?;
+    capture.finish()
+}
+
 fn remove_files(files: Vec<PathBuf>) -> Result<()> {
     files.iter().try_for_each(|file| reflink::remove(file))
 }
@@ -132,11 +177,17 @@ struct Known<'a> {
     record: TrackingRecord,
     /// Those that the repository has.
     snapshots: &'a BTreeSet<SnapshotId>,
+    lists: ChangeLists,
     report: TrackingReport,
 }
 
 impl<'a> Known<'a> {
-    fn read(host: &Host, store: &dyn SnapshotStore, plan: &'a TakePlan) -> Self {
+    fn read(
+        host: &Host,
+        store: &dyn SnapshotStore,
+        plan: &'a TakePlan,
+        lists: ChangeLists,
+    ) -> Self {
         let machine = &plan.machine;
         let (record, why) = match record::read(host, machine.id) {
             Ok(Found::Record(record)) if record.repository == Some(store.id()) => {
@@ -157,15 +208,18 @@ impl<'a> Known<'a> {
         let report = TrackingReport {
             is_scan: plan.options.force_read
                 || record.takes_since_scan.saturating_add(1) >= SCAN_EVERY,
+            leaves_virtualbox_snapshot: lists.leaves,
             notes: why
                 .map(|why| format!("all is read: {why}"))
                 .into_iter()
+                .chain(lists.notes.iter().cloned())
                 .collect(),
             ..TrackingReport::default()
         };
         Self {
             record,
             snapshots: &plan.snapshots,
+            lists,
             report,
         }
     }
@@ -174,8 +228,14 @@ impl<'a> Known<'a> {
     fn vouch(&mut self, file: &FilePlan, now: &Path) -> Option<Vouched> {
         let path = &file.source.local;
         let image = self.record.image(path)?;
+        let merged = self.lists.merged.as_ref();
+        if merged.is_none() && matches!(image.method, Method::ChangeList(_)) {
+            // What is not as it was left is in the notes.
+            return None;
+        }
+        let merged = merged.and_then(|merged| merged.get(path));
         let vouched = match self.snapshots.contains(&image.snapshot) {
-            true => vouched(image, file, now),
+            true => vouched(image, file, now, merged),
             false => Err("the snapshot that holds its former bytes is gone".to_owned()),
         };
         match vouched {
@@ -212,6 +272,7 @@ fn vouched(
     image: &TrackedImage,
     file: &FilePlan,
     now: &Path,
+    merged: Option<&VdiHead>,
 ) -> std::result::Result<Vouched, String> {
     if Grid::of(&file.source.chunking) != Some(image.grid) {
         return Err("its data begins elsewhere, or is cut otherwise".to_owned());
@@ -226,12 +287,21 @@ fn vouched(
         }
         Method::Reflink(held) => reflink::unchanged(&held.path, now, image.grid.chunk_bytes.into())
             .map_err(|error| format!("it cannot be compared with its clone: {error}"))?,
+        Method::ChangeList(list) => {
+            let head = VdiHead::of_image(now).map_err(|error| error.to_string())?;
+            list.unchanged(merged, &head)?
+        }
     };
     Ok(Vouched {
         local: file.source.local.clone(),
         snapshot: image.snapshot,
         stored,
-        ranges: whole_chunks(ranges, image.grid, image.stamp.size, file.stamp.size_bytes),
+        ranges: whole_chunks(
+            ranges,
+            image.grid,
+            image.stored_bytes(),
+            file.stamp.size_bytes,
+        ),
     })
 }
 

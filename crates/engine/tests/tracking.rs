@@ -14,8 +14,7 @@ mod registered;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use common::{MIB, Scene};
-use jiff::Timestamp;
+use common::{CHUNK_BYTES, MIB, Scene};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use registered::{running_machine, virtualbox};
@@ -26,10 +25,8 @@ use vrs_engine::machine::Machine;
 use vrs_engine::take::{self, TakeOptions, Taken};
 use vrs_engine::tracking::{self, SCAN_EVERY, TrackingReport};
 use vrs_progress::{NoProgress, Progress};
-use vrs_repository::store::{Chunking, FileSource, SnapshotLabel, SnapshotStore, TreePath};
+use vrs_repository::store::{SnapshotStore, TreePath};
 use vrs_testkit::{FaultProgress, LoopDisk, SampleDisk, SampleMachine, StepLog, run_at_every_step};
-
-const CHUNK_BYTES: u64 = 512 << 10;
 
 /// What happens to a machine between two takes.
 #[derive(Debug, Clone)]
@@ -193,45 +190,10 @@ impl<'a> Story<'a> {
         let taken = self.take(TakeOptions::default());
         let files = taken.manifest.files.iter();
         for image in files.filter(|file| file.grid_bytes.is_some()) {
-            let path = TreePath::new(&image.path).unwrap();
-            let wanted = std::fs::read(&image.original).unwrap();
-            let mut stored = vec![0; wanted.len()];
-            let mut reader = self.scene.store().open_file(&taken.id, &path).unwrap();
-            assert_eq!(reader.size_bytes(), wanted.len() as u64);
-            reader.read_at(0, &mut stored).unwrap();
-            assert!(stored == wanted, "{} differs", image.original.display());
-            self.assert_as_scanned(&taken, &path, &image.original);
+            self.scene.assert_as_scanned(&taken, image, &image.original);
         }
         self.assert_nothing_left(&taken);
         taken
-    }
-
-    /// The list of chunks is that of a file of which nothing is known.
-    fn assert_as_scanned(&self, taken: &Taken, path: &TreePath, image: &Path) {
-        let header = vrs_vdisk::VdiHeader::read(image).unwrap();
-        let source = FileSource {
-            path: path.clone(),
-            local: image.to_owned(),
-            chunking: Chunking::Grid {
-                chunk_bytes: CHUNK_BYTES as u32,
-                phase_bytes: header.data_offset_bytes,
-            },
-            previous: None,
-        };
-        let store = self.scene.store();
-        let mut ingest = store.ingest(&NoProgress).unwrap();
-        ingest.file(&source).unwrap();
-        let label = SnapshotLabel {
-            time: Timestamp::now(),
-            hostname: "scanned".to_owned(),
-            tags: Vec::new(),
-            description: None,
-        };
-        let (scanned, _) = ingest.commit(&label).unwrap();
-        let lists = store.chunk_lists().unwrap();
-        let (tracked, scanned) = ((&taken.id, path), (&scanned, path));
-        assert_eq!(lists.differing_chunks(tracked, scanned).unwrap(), []);
-        assert_eq!(lists.differing_chunks(scanned, tracked).unwrap(), []);
     }
 
     /// There is one clone of each image, and no other.

@@ -11,7 +11,7 @@ use vrs_virtualbox::{
 
 use super::pause::PauseLog;
 use super::take_watch::TakeWatch;
-use super::{CaptureIntent, CaptureMode, STATELESS_KEY};
+use super::{CaptureIntent, CaptureMode, STATELESS_KEY, TrackerIntent};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::inventory::Inventory;
@@ -26,6 +26,10 @@ pub(crate) struct Capture<'a> {
     pub(super) progress: &'a dyn Progress,
     /// The transient VirtualBox snapshot, once its id is known.
     pub(super) virtualbox_snapshot: Option<VirtualBoxSnapshotId>,
+    /// Whether the VirtualBox snapshot for tracking stays.
+    pub(super) keeps_tracker: bool,
+    /// Whether what is known for tracking is void once the machine was let go.
+    pub(super) gives_up_tracking: bool,
     /// The furthest step that was announced.
     pub(super) furthest_step: Option<Step>,
     /// Whether an earlier run unregistered the machine, and perhaps did not register it again.
@@ -57,9 +61,10 @@ impl<'a> Capture<'a> {
         machine: &Machine,
         before: &Inventory,
         mode: CaptureMode,
+        tracker: Option<TrackerIntent>,
         progress: &'a dyn Progress,
     ) -> Result<Self> {
-        let intent = CaptureIntent::new(host, machine, before, mode)?;
+        let intent = CaptureIntent::new(host, machine, before, mode, tracker)?;
         let journal =
             host.journals()
                 .begin(machine.id, Intent::Capture(intent.clone()), progress)?;
@@ -69,6 +74,8 @@ impl<'a> Capture<'a> {
             journal,
             progress,
             virtualbox_snapshot: None,
+            keeps_tracker: false,
+            gives_up_tracking: false,
             furthest_step: None,
             was_unregistered: false,
             pause_log: Some(PauseLog::begin(&before.local_folder)),
@@ -121,8 +128,9 @@ impl<'a> Capture<'a> {
         Ok(self.virtualbox.pause(self.intent.machine, self.progress)?)
     }
 
-    /// Freezes the machine's files under a transient VirtualBox snapshot.
-    pub(crate) fn freeze(&mut self, before: &Inventory) -> Result<Frozen> {
+    /// Freezes the machine's files under a transient VirtualBox snapshot. `settings_text` is that of the
+    /// machine before, as it is to be stored.
+    pub(crate) fn freeze(&mut self, before: &Inventory, settings_text: &str) -> Result<Frozen> {
         let begun = Instant::now();
         let id = self.take_virtualbox_snapshot(before)?;
         self.frozen_within = Some(begun.elapsed());
@@ -143,7 +151,7 @@ impl<'a> Capture<'a> {
         let memory = self.memory(made, before);
         let state_file = memory.as_ref().ok().and_then(Option::as_deref);
         Ok(Frozen {
-            settings: settings_with(&before.settings_text, state_file)?,
+            settings: settings_with(settings_text, state_file)?,
             settings_on_disk: None,
             memory_lost: memory.err(),
             growing: growing(&now, before),
@@ -236,7 +244,7 @@ impl<'a> Capture<'a> {
 
     /// Gives the extra data item its old value.
     pub(crate) fn put_key_back(&mut self) -> Result<()> {
-        if self.intent.mode != CaptureMode::DisksOnly {
+        if self.intent.mode != CaptureMode::DisksOnly && self.intent.tracker.is_none() {
             return Ok(());
         }
         let machine = self.intent.machine;

@@ -86,6 +86,7 @@ mod tests {
             files_before: vec![snapshot_folder.join("old.sav")],
             media_before: Vec::new(),
             settings_file: "/vms/web/web.vbox".into(),
+            tracker: None,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::journal::{Step, Unfinished};
 use crate::machine::Machine;
-use crate::platform;
+use crate::{platform, tracking};
 
 /// How long VirtualBox may be on the way from one state to another before that is an error. A merge
 /// is waited for by its own call.
@@ -34,6 +34,8 @@ impl<'a> Capture<'a> {
             intent,
             progress,
             virtualbox_snapshot: unfinished.virtualbox_snapshot,
+            keeps_tracker: false,
+            gives_up_tracking: true,
             furthest_step: unfinished.furthest_step,
             was_unregistered: unfinished.was_registered,
             pause_log: None,
@@ -63,10 +65,15 @@ impl<'a> Capture<'a> {
         self.adopt_forgotten_state(&status)?;
         self.put_key_back()?;
         self.release()?;
+        self.undo_former_trackers()?;
         self.merge()?;
+        self.undo_next_tracker()?;
         strays::remove_images(self.virtualbox, &self.intent, self.progress)?;
         self.outlast_leftovers()?;
         strays::remove_files(self.virtualbox, &self.intent, self.progress)?;
+        if self.voids_tracking() {
+            tracking::forget(host, self.intent.machine, self.progress);
+        }
         self.start_again()
     }
 
@@ -134,7 +141,7 @@ impl<'a> Capture<'a> {
 
 /// A machine's process outlives VirtualBox's daemon (tried on 7.2.22). A new daemon takes the machine
 /// for one at rest, and would merge images that the process still writes to.
-fn refuse_if_orphaned(settings_file: &Path) -> Result<()> {
+pub(super) fn refuse_if_orphaned(settings_file: &Path) -> Result<()> {
     let folder = settings_file.parent().unwrap_or(Path::new("/"));
     let settings = MachineSettings::read(settings_file)?;
     for disk in settings.all_hard_disks() {

@@ -27,10 +27,10 @@ pub(crate) struct Extent {
 }
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Extents, clone_file};
+pub(crate) use linux::{Extents, clone_file, is_possible};
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) use elsewhere::{Extents, clone_file};
+pub(crate) use elsewhere::{Extents, clone_file, is_possible};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -51,6 +51,11 @@ mod linux {
             let reason = "it is neither on btrfs nor on XFS";
             io::Error::new(io::ErrorKind::Unsupported, reason)
         })
+    }
+
+    /// Whether a file is on a file system where clones can be made and compared.
+    pub(crate) fn is_possible(file: &Path) -> bool {
+        File::open(file).is_ok_and(|file| require_known(&file).is_ok())
     }
 
     /// Makes `to`, which must not exist, a clone of `from`.
@@ -184,6 +189,11 @@ mod linux {
 #[cfg(not(target_os = "linux"))]
 mod elsewhere {
     use super::{Extent, File, Path, io};
+
+    /// Not known here.
+    pub(crate) const fn is_possible(_: &Path) -> bool {
+        false
+    }
 
     /// Not known here.
     pub(crate) fn clone_file(_: &Path, _: &Path) -> io::Result<()> {

@@ -14,7 +14,7 @@ const MAX_SNAPSHOT_DEPTH: usize = 250;
 
 /// The last version that marks zeros written to a differencing image in memory only, so that they
 /// are forgotten at the next power-off (VirtualBox's bug 850).
-const LAST_WITH_ZERO_BLOCK_BUG: (u32, u32, u32) = (7, 2, 16);
+pub(crate) const LAST_WITH_ZERO_BLOCK_BUG: (u32, u32, u32) = (7, 2, 16);
 
 /// Extra data with which VirtualBox refuses to save the machine's state. Only that of the machine
 /// counts, not the global one (tried on 7.2.22).

@@ -8,16 +8,16 @@ use jiff::Timestamp;
 use vrs_progress::Progress;
 use vrs_repository::store::{Ingest, SnapshotStore};
 
-use super::Taken;
 use super::plan::TakePlan;
 use super::subject::Subject;
+use super::{Taken, tracked};
 use crate::capture::{Capture, CaptureMode, Frozen, LowWater};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::inventory::{Inventory, Missing};
 use crate::machine::Machine;
 use crate::manifest::{CaptureRecord, FileRecord};
-use crate::tracking::Tracker;
+use crate::tracking::{ChangeLists, Tracker, TrackerPlan};
 
 /// A running machine on its way into the repository.
 struct Member<'a> {
@@ -25,6 +25,8 @@ struct Member<'a> {
     mode: CaptureMode,
     /// The machine right before it was captured.
     before: Inventory,
+    /// What happens to VirtualBox snapshots that stay between takes.
+    tracker: TrackerPlan,
     capture: Capture<'a>,
 }
 
@@ -38,8 +40,8 @@ pub(super) fn execute(
 ) -> Result<Vec<Result<Taken>>> {
     let begun = Timestamp::now();
     let mut members = Vec::with_capacity(plans.len());
-    let frozen =
-        begin(host, plans, &mut members, progress).and_then(|()| freeze_together(&mut members));
+    let frozen = begin(host, store, plans, &mut members, progress)
+        .and_then(|()| freeze_together(host, &mut members));
     match frozen {
         Ok(frozen) => {
             let taking = Taking {
@@ -65,6 +67,7 @@ pub(super) fn execute(
 
 fn begin<'a>(
     host: &'a Host,
+    store: &dyn SnapshotStore,
     plans: &[(&'a TakePlan, CaptureMode)],
     members: &mut Vec<Member<'a>>,
     progress: &'a dyn Progress,
@@ -73,19 +76,30 @@ fn begin<'a>(
         let machine = &plan.machine;
         machine.verify_unchanged(host)?;
         let before = Inventory::of(host, machine, Missing::Refuse)?;
-        let capture = Capture::begin(host, machine, &before, *mode, progress)?;
+        let tracker = TrackerPlan::make(host, store, machine, &before, Some(*mode), &plan.options);
+        let capture = Capture::begin(host, machine, &before, *mode, tracker.intent(), progress)?;
         members.push(Member {
             plan,
             mode: *mode,
             before,
+            tracker,
             capture,
         });
+    }
+    // One whose images tell nothing is gone before the machine holds still.
+    let useless = |member: &&mut Member<'_>| {
+        !member.tracker.former.is_empty() && member.tracker.counts.is_none()
+    };
+    for member in members.iter_mut().filter(useless) {
+        member.capture.delete_former_trackers()?;
+        member.before = Inventory::of(host, &member.plan.machine, Missing::Refuse)?;
+        member.tracker.former.clear();
     }
     Ok(())
 }
 
 /// All members stand still at one moment: several of them are paused before the first is frozen.
-fn freeze_together(members: &mut [Member<'_>]) -> Result<Vec<Frozen>> {
+fn freeze_together(host: &Host, members: &mut [Member<'_>]) -> Result<Vec<Frozen>> {
     let is_group = members.len() > 1;
     for member in &mut *members {
         member.capture.prepare()?;
@@ -97,7 +111,7 @@ fn freeze_together(members: &mut [Member<'_>]) -> Result<Vec<Frozen>> {
     }
     let mut frozen = Vec::with_capacity(members.len());
     for member in &mut *members {
-        frozen.push(freeze(member)?);
+        frozen.push(freeze(host, member)?);
     }
     for member in &mut *members {
         member.capture.release()?;
@@ -108,15 +122,25 @@ fn freeze_together(members: &mut [Member<'_>]) -> Result<Vec<Frozen>> {
     Ok(frozen)
 }
 
-fn freeze(member: &mut Member<'_>) -> Result<Frozen> {
+fn freeze(host: &Host, member: &mut Member<'_>) -> Result<Frozen> {
     if member.mode == CaptureMode::SaveState {
         return member.capture.save();
     }
-    member.capture.freeze(&member.before)
+    let Member {
+        plan,
+        before,
+        tracker,
+        ..
+    } = &*member;
+    let to_store = tracker.without_former(host, &plan.machine, before)?;
+    member
+        .capture
+        .freeze(&member.before, &to_store.settings_text)
 }
 
 /// Undoes a capture whose failure is told already.
-fn let_go(host: &Host, mut capture: Capture<'_>, progress: &dyn Progress) {
+pub(super) fn let_go(host: &Host, mut capture: Capture<'_>, progress: &dyn Progress) {
+    capture.give_up_tracking();
     let thawed = capture.thaw(host).and_then(|()| capture.finish());
     if let Err(error) = thawed {
         progress.warn(&format!("{error}; `vrs recover` tries it again"));
@@ -146,15 +170,23 @@ impl Taking<'_> {
         let Member {
             plan,
             mode,
+            tracker,
             mut capture,
             ..
         } = member;
-        let read = self.read(plan, mode, frozen, &low_water);
+        let lists = match &tracker.counts {
+            Some(disks) => capture.merge_tracker(disks).map(Some),
+            None => Ok(None),
+        };
+        let read = lists.and_then(|merged| {
+            let lists = tracker.lists(merged);
+            self.read(plan, mode, frozen, lists, &low_water)
+        });
         let ReadMachine {
             mut subject,
             files,
             mut ingest,
-            tracker,
+            mut tracker,
         } = match read {
             Ok(read) => read,
             Err(error) => {
@@ -168,22 +200,49 @@ impl Taking<'_> {
                 });
             }
         };
+        // Before the other one goes, or what the guest writes in between would not be listed.
+        let left = tracked::leave_tracker(&mut capture, tracker.as_mut());
         let thawed = capture.thaw(self.host);
         subject.set_paused(capture.paused());
-        let thawed = thawed
-            .and_then(|()| self.tell_what_ended(plan))
-            .and_then(|()| capture.finish());
-        let manifest =
-            subject.store_manifest(self.host, files, self.begun, self.set, ingest.as_mut())?;
-        let (id, stats) = ingest.commit(&subject.label(self.host, self.begun, self.set))?;
-        let tracking = tracker.map(|tracker| tracker.finish(id, &manifest.files));
-        match thawed {
-            Ok(()) => Ok(Taken {
-                id,
-                manifest,
-                stats,
-                tracking,
-            }),
+        let thawed = thawed.and_then(|()| self.tell_what_ended(plan));
+        let mut held = Some(capture);
+        let thawed = match (thawed, &left) {
+            (Ok(()), None) => held.take().map_or(Ok(()), Capture::finish),
+            // The journal has the new one until the record does.
+            (thawed, _) => thawed,
+        };
+        let left = left.filter(|_| thawed.is_ok());
+        let committed = subject
+            .store_manifest(self.host, files, self.begun, self.set, ingest.as_mut())
+            .and_then(|manifest| {
+                let label = subject.label(self.host, self.begun, self.set);
+                Ok((manifest, ingest.commit(&label)?))
+            });
+        let (manifest, (id, stats)) = match (committed, held.take()) {
+            (Ok(committed), capture) => {
+                held = capture;
+                committed
+            }
+            (Err(error), Some(capture)) => {
+                let_go(self.host, capture, self.progress);
+                return Err(error);
+            }
+            (Err(error), None) => return Err(error),
+        };
+        let tracking = tracker.map(|tracker| tracker.finish(id, &manifest.files, left.as_ref()));
+        let taken = Taken {
+            id,
+            manifest,
+            stats,
+            tracking,
+        };
+        let ended = thawed.and_then(|()| {
+            held.map_or(Ok(()), |capture| {
+                tracked::conclude(self.host, capture, &taken)
+            })
+        });
+        match ended {
+            Ok(()) => Ok(taken),
             Err(source) => Err(Error::ThawOwed {
                 name: plan.machine.name.clone(),
                 snapshot: id.short(),
@@ -198,10 +257,11 @@ impl Taking<'_> {
         plan: &'b TakePlan,
         mode: CaptureMode,
         frozen: Frozen,
+        lists: ChangeLists,
         low_water: &'b LowWater<'b>,
     ) -> Result<ReadMachine<'b>> {
         let mut subject = self.subject(plan, mode, frozen)?;
-        let tracker = subject.track(self.host, self.store, low_water);
+        let tracker = subject.track(self.host, self.store, lists, low_water);
         let mut ingest = self.store.ingest(low_water)?;
         let files = subject.store_files(ingest.as_mut(), low_water)?;
         subject.verify(self.host, &files)?;

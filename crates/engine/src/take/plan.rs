@@ -14,7 +14,7 @@ use crate::machine::Machine;
 use crate::manifest::{FileRecord, FileRole, Manifest, Stamp, tree_path};
 use crate::preflight::{self, PreflightRequest, Verdict};
 use crate::snapshot::{self, Snapshot};
-use crate::tracking::{self, TrackingReport};
+use crate::tracking::{self, TrackerPlan, TrackingReport};
 use crate::{catalog, grid, permission, selection};
 
 /// What the user says about a new snapshot.
@@ -93,6 +93,8 @@ pub struct TakePlan {
     pub previous: Option<Previous>,
     /// All snapshots of the repository.
     pub(crate) snapshots: BTreeSet<SnapshotId>,
+    /// What happens to VirtualBox snapshots that stay between takes.
+    pub(crate) tracker: TrackerPlan,
     /// What tracking would vouch for, if the user wants it.
     pub tracking: Option<TrackingReport>,
     /// What the user said.
@@ -120,11 +122,13 @@ impl TakePlan {
             }
         };
         let previous = latest_readable(store, &snapshots, machine)?;
+        let tracker = TrackerPlan::make(host, store, machine, &inventory, capture, &options);
         let mut plan = Self {
             machine: machine.clone(),
             capture,
             verdicts,
-            inventory,
+            inventory: tracker.without_former(host, machine, &inventory)?,
+            tracker,
             skipped,
             files: Vec::new(),
             previous,
@@ -134,7 +138,10 @@ impl TakePlan {
         };
         plan.files = plan.files_of(&plan.to_store(host, &plan.inventory)?)?;
         if plan.options.track {
-            plan.tracking = Some(tracking::foresee(host, store, &plan));
+            let lists = plan.tracker.foreseen();
+            plan.tracking = Some(tracking::foresee(host, store, &plan, lists));
+        } else {
+            plan.tracking = TrackingReport::of_removal(plan.tracker.notes.clone());
         }
         Ok(plan)
     }

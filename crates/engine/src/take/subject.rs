@@ -14,7 +14,7 @@ use crate::machine::Machine;
 use crate::manifest::{
     CaptureRecord, FileRecord, FileRole, MANIFEST_VERSION, MachineRecord, Manifest, Stamp, own_path,
 };
-use crate::tracking::{self, Tracker};
+use crate::tracking::{self, ChangeLists, Tracker};
 use crate::{grid, platform, portable, snapshot};
 
 /// A machine while it is read.
@@ -41,6 +41,29 @@ impl<'a> Subject<'a> {
             files: plan.files.clone(),
             capture: None,
             settings_on_disk: Some(plan.inventory.settings_text.clone()),
+            has_own_settings: !plan.skipped.is_empty(),
+        })
+    }
+
+    /// A machine at rest that is another now than it was planned, by what vrs did to it.
+    pub(super) fn at_rest_again(
+        host: &Host,
+        plan: &'a TakePlan,
+        machine: Machine,
+        mut found: Inventory,
+    ) -> Result<Self> {
+        // VirtualBox's copy of the settings before knows what is gone.
+        found
+            .files
+            .retain(|file| file.role != FileRole::PreviousSettings);
+        let inventory = plan.to_store(host, &found)?;
+        Ok(Self {
+            plan,
+            files: plan.files_of(&inventory)?,
+            machine,
+            inventory,
+            capture: None,
+            settings_on_disk: Some(found.settings_text),
             has_own_settings: !plan.skipped.is_empty(),
         })
     }
@@ -72,6 +95,7 @@ impl<'a> Subject<'a> {
         &mut self,
         host: &'b Host,
         store: &'b dyn SnapshotStore,
+        lists: ChangeLists,
         progress: &'b dyn Progress,
     ) -> Option<Tracker<'b>>
     where
@@ -82,7 +106,9 @@ impl<'a> Subject<'a> {
             return None;
         }
         let files = &mut self.files;
-        Some(Tracker::begin(host, store, self.plan, files, progress))
+        Some(Tracker::begin(
+            host, store, self.plan, lists, files, progress,
+        ))
     }
 
     /// Tells how long the machine stood still in the end.

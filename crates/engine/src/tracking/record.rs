@@ -12,6 +12,8 @@ use vrs_repository::id::{RepositoryId, SnapshotId};
 use vrs_repository::store::Chunking;
 use vrs_virtualbox::MachineId;
 
+use super::change_list::ChangeList;
+use super::differencing::TrackerSnapshot;
 use super::reflink::HeldClone;
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -19,7 +21,7 @@ use crate::manifest::Stamp;
 use crate::platform;
 
 /// A record of another version is as good as none.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const FOLDER: &str = "tracking";
 
@@ -36,6 +38,8 @@ pub(crate) struct TrackingRecord {
     /// Takes in a row that relied on a record.
     pub(crate) takes_since_scan: u32,
     pub(crate) images: Vec<TrackedImage>,
+    /// The VirtualBox snapshot under whose differencing images the guest writes, if that is the method.
+    pub(crate) tracker: Option<TrackerSnapshot>,
     /// Files that vrs made for tracking, or was about to make, and that no image of the record needs.
     pub(crate) left_behind: Vec<PathBuf>,
 }
@@ -115,13 +119,16 @@ impl Grid {
 pub(crate) enum Method {
     /// A clone holds the stored bytes, and the file system knows which of them it shares.
     Reflink(HeldClone),
+    /// Block maps tell what was merged into it.
+    ChangeList(ChangeList),
 }
 
 impl Method {
     /// Files that vrs keeps for it.
-    pub(crate) fn own_files(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn own_files(&self) -> Vec<&Path> {
         match self {
-            Self::Reflink(held) => std::iter::once(held.path.as_path()),
+            Self::Reflink(held) => vec![held.path.as_path()],
+            Self::ChangeList(list) => list.own_files().collect(),
         }
     }
 }
@@ -131,8 +138,18 @@ impl TrackedImage {
     pub(crate) fn is_still(&self, grid: Grid, stamp: Stamp) -> bool {
         let is_kept = match &self.method {
             Method::Reflink(held) => held.is_sound(),
+            // The guest writes elsewhere: it never does.
+            Method::ChangeList(_) => false,
         };
         is_kept && self.grid == grid && self.stamp == stamp
+    }
+
+    /// Length of the image that is stored.
+    pub(crate) const fn stored_bytes(&self) -> u64 {
+        match &self.method {
+            Method::Reflink(_) => self.stamp.size,
+            Method::ChangeList(list) => list.stored.image_bytes,
+        }
     }
 }
 
@@ -147,6 +164,7 @@ impl TrackingRecord {
             repository: None,
             takes_since_scan: 0,
             images: Vec::new(),
+            tracker: None,
             left_behind: Vec::new(),
         }
     }
@@ -156,6 +174,7 @@ impl TrackingRecord {
         Self {
             left_behind: self.all_files(),
             images: Vec::new(),
+            tracker: None,
             takes_since_scan: 0,
             ..self
         }
@@ -209,7 +228,7 @@ pub(crate) fn read(host: &Host, machine: MachineId) -> Result<Found> {
 
 /// Machines with a record.
 pub(crate) fn machines(host: &Host) -> Result<Vec<MachineId>> {
-    let folder = host.state_folder.join(FOLDER);
+    let folder = folder(host);
     let entries = match std::fs::read_dir(&folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -228,7 +247,7 @@ pub(crate) fn machines(host: &Host) -> Result<Vec<MachineId>> {
 /// Replaces what is remembered.
 pub(crate) fn write(host: &Host, record: &TrackingRecord) -> Result<()> {
     let path = path_of(host, record.machine);
-    platform::create_private_folder(&host.state_folder.join(FOLDER))?;
+    platform::create_private_folder(&folder(host))?;
     let text = serde_json::to_vec_pretty(record);
     let text = text.map_err(|error| Error::io("write", &path, error.into()))?;
     let mut content = blake3::hash(&text).to_hex().as_bytes().to_vec();
@@ -242,10 +261,13 @@ pub(crate) fn remove(host: &Host, machine: MachineId) -> Result<()> {
     platform::remove_file(&path_of(host, machine))
 }
 
+/// Where records are, and files that belong to them.
+pub(crate) fn folder(host: &Host) -> PathBuf {
+    host.state_folder.join(FOLDER)
+}
+
 fn path_of(host: &Host, machine: MachineId) -> PathBuf {
-    host.state_folder
-        .join(FOLDER)
-        .join(format!("{machine}.record"))
+    folder(host).join(format!("{machine}.record"))
 }
 
 /// The text after a checksum that is right.

@@ -1,18 +1,24 @@
 //! The tracking of one take: what earlier ones left is asked and checked, and the next one finds what it needs.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use vrs_progress::Progress;
 use vrs_repository::id::SnapshotId;
-use vrs_repository::store::{PreviousFile, SnapshotStore};
+use vrs_repository::store::{FileStamp, PreviousFile, SnapshotStore};
+use vrs_vdisk::VdiHead;
+use vrs_virtualbox::MediumId;
 
+use super::change_list::{self, ChangeList, HeldHead};
+use super::differencing::{ChangeLists, TrackerSnapshot};
 use super::record::{self, Grid, Method, TrackedImage, TrackingRecord};
 use super::reflink::{self, HeldClone};
 use super::{Known, TrackingReport, Vouched, is_tracked, remove_files, remove_record};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::manifest::{FileRecord, tree_path};
+use crate::manifest::{FileRecord, Stamp, tree_path};
 use crate::platform;
 use crate::take::{FilePlan, TakePlan};
 
@@ -27,10 +33,29 @@ pub(crate) struct Tracker<'a> {
     next: Vec<Following>,
     /// What a scan compares.
     claims: Vec<Vouched>,
-    /// Clones that no record needs yet.
+    /// Heads of base images as they are stored.
+    heads: BTreeMap<PathBuf, (Grid, HeldHead)>,
+    /// Clones and heads that no record needs yet.
     made: Vec<PathBuf>,
     /// What they could come to hold in all.
     promised_bytes: u64,
+}
+
+/// A VirtualBox snapshot that stays until the next take.
+#[derive(Debug, Clone)]
+pub(crate) struct LeftTracker {
+    pub(crate) snapshot: TrackerSnapshot,
+    pub(crate) disks: Vec<LeftDisk>,
+}
+
+/// A disk below it.
+#[derive(Debug, Clone)]
+pub(crate) struct LeftDisk {
+    pub(crate) base: PathBuf,
+    /// The differencing image that the guest writes to from now on.
+    pub(crate) active: MediumId,
+    /// The head of the one that it wrote to while the base image was read, if there was one.
+    pub(crate) merged: Option<VdiHead>,
 }
 
 /// An image that the next take may know.
@@ -47,6 +72,7 @@ impl<'a> Tracker<'a> {
         host: &'a Host,
         store: &'a dyn SnapshotStore,
         plan: &'a TakePlan,
+        lists: ChangeLists,
         files: &mut [FilePlan],
         progress: &'a dyn Progress,
     ) -> Self {
@@ -54,9 +80,10 @@ impl<'a> Tracker<'a> {
             host,
             store,
             progress,
-            known: Known::read(host, store, plan),
+            known: Known::read(host, store, plan, lists),
             next: Vec::new(),
             claims: Vec::new(),
+            heads: BTreeMap::new(),
             made: Vec::new(),
             promised_bytes: 0,
         };
@@ -77,7 +104,8 @@ impl<'a> Tracker<'a> {
         let beside = files
             .iter()
             .flat_map(|file| reflink::clones_beside(&file.source.local, record.machine));
-        let mut stray: Vec<PathBuf> = beside.collect();
+        let heads = change_list::heads_of(self.host, record.machine);
+        let mut stray: Vec<PathBuf> = beside.chain(heads).collect();
         stray.retain(|path| !record.own_files().any(|own| own == path));
         stray.append(&mut record.left_behind);
         self.remove_files(stray)
@@ -102,6 +130,10 @@ impl<'a> Tracker<'a> {
             self.known.report.notes.push(why.to_owned());
             return Ok(());
         }
+        let lists = &self.known.lists;
+        if lists.leaves || lists.merged.is_some() {
+            return self.follow_lists(files);
+        }
         let planned: Vec<_> = files
             .iter()
             .map(|file| reflink::new_path(&file.source.local, self.known.record.machine))
@@ -113,6 +145,41 @@ impl<'a> Tracker<'a> {
             self.follow_file(file, clone);
         }
         Ok(())
+    }
+
+    /// Each base image holds still from before its head is read until all of it was.
+    fn follow_lists(&mut self, files: &mut [&mut FilePlan]) -> Result<()> {
+        for file in files {
+            let path = file.source.local.clone();
+            let Some(grid) = Grid::of(&file.source.chunking) else {
+                continue;
+            };
+            if !file.is_unchanged() || self.known.report.is_scan {
+                let vouched = self.known.vouch(file, &path);
+                self.use_of(vouched, file);
+            }
+            if !self.known.lists.leaves {
+                continue;
+            }
+            match self.keep_head(file) {
+                Ok(head) => drop(self.heads.insert(path, (grid, head))),
+                Err(why) => self.tell_why_not(&path, &why),
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_head(&mut self, file: &FilePlan) -> std::result::Result<HeldHead, String> {
+        let head = VdiHead::of_image(&file.source.local).map_err(|error| error.to_string())?;
+        self.keep(&head, file.stamp.size_bytes)
+    }
+
+    /// A file that no record names is removed by the next take.
+    fn keep(&mut self, head: &VdiHead, image_bytes: u64) -> std::result::Result<HeldHead, String> {
+        let path = change_list::new_path(self.host, self.known.record.machine);
+        self.made.push(path.clone());
+        self.progress.step("head-keep");
+        HeldHead::keep(head, image_bytes, path)
     }
 
     /// The clone comes first. It is compared, not the image: what somebody writes to the image from now on
@@ -199,16 +266,39 @@ impl<'a> Tracker<'a> {
 }
 
 impl Tracker<'_> {
+    /// Whether there is something that a tracker would be left for.
+    pub(crate) fn has_heads(&self) -> bool {
+        !self.heads.is_empty()
+    }
+
+    /// Says why there will be no change lists.
+    pub(crate) fn tell_failure(&mut self, error: &Error) {
+        let note = format!("no VirtualBox snapshot is left for tracking: {error}");
+        self.known.report.notes.push(note);
+    }
+
     /// What the snapshot that was made says to the next take. Nothing that fails here harms the snapshot.
-    pub(crate) fn finish(mut self, snapshot: SnapshotId, files: &[FileRecord]) -> TrackingReport {
-        if let Err(error) = self.conclude(snapshot, files) {
+    /// Where the report does not say that a VirtualBox snapshot stays, it is no use.
+    pub(crate) fn finish(
+        mut self,
+        snapshot: SnapshotId,
+        files: &[FileRecord],
+        left: Option<&LeftTracker>,
+    ) -> TrackingReport {
+        self.known.report.leaves_virtualbox_snapshot = false;
+        if let Err(error) = self.conclude(snapshot, files, left) {
             let note = format!("the next take reads all: {error}");
             self.known.report.notes.push(note);
         }
         std::mem::take(&mut self.known.report)
     }
 
-    fn conclude(&mut self, snapshot: SnapshotId, files: &[FileRecord]) -> Result<()> {
+    fn conclude(
+        &mut self,
+        snapshot: SnapshotId,
+        files: &[FileRecord],
+        left: Option<&LeftTracker>,
+    ) -> Result<()> {
         let machine = self.known.record.machine;
         self.check_claims(snapshot, files);
         let wrong_bytes = self.known.report.wrong_bytes;
@@ -220,6 +310,9 @@ impl Tracker<'_> {
             return remove_record(self.host, machine);
         }
         let mut record = self.successor(snapshot, files);
+        if let Some(left) = left {
+            self.add_lists(&mut record, left, snapshot, files)?;
+        }
         if record.images.is_empty() {
             return remove_record(self.host, machine);
         }
@@ -228,7 +321,60 @@ impl Tracker<'_> {
         record.left_behind.retain(|path| !needed.contains(path));
         self.write(&record)?;
         self.made.clear();
+        self.known.report.leaves_virtualbox_snapshot = record.tracker.is_some();
         self.remove_files(record.left_behind)
+    }
+
+    /// What the lists will be about: the base images as they are now that nobody writes to them any more.
+    fn add_lists(
+        &mut self,
+        record: &mut TrackingRecord,
+        left: &LeftTracker,
+        snapshot: SnapshotId,
+        files: &[FileRecord],
+    ) -> Result<()> {
+        for disk in &left.disks {
+            let kept = self.heads.remove(&disk.base);
+            let Some(((grid, stored), file)) = kept.zip(file_of(files, &disk.base)) else {
+                continue;
+            };
+            let merged = disk.merged.iter().map(|head| {
+                let kept = self.keep(head, u64::MAX);
+                kept.map_err(|why| {
+                    Error::io(
+                        "keep the block map of",
+                        &disk.base,
+                        std::io::Error::other(why),
+                    )
+                })
+            });
+            let list = ChangeList {
+                stored,
+                merged: merged.collect::<Result<_>>()?,
+                active: disk.active,
+            };
+            let stamp = settled_stamp(&disk.base)?;
+            if disk.merged.is_none() && stamp != file.stamp {
+                return Err(Error::ChangedWhileRead {
+                    name: record.machine_name.clone(),
+                    what: disk.base.display().to_string(),
+                });
+            }
+            record.images.push(TrackedImage {
+                path: disk.base.clone(),
+                stamp,
+                snapshot,
+                stored: file.path.clone(),
+                grid,
+                method: Method::ChangeList(list),
+            });
+        }
+        let lists = record
+            .images
+            .iter()
+            .filter(|image| matches!(image.method, Method::ChangeList(_)));
+        record.tracker = (lists.count() > 0).then(|| left.snapshot.clone());
+        Ok(())
     }
 
     fn successor(&mut self, snapshot: SnapshotId, files: &[FileRecord]) -> TrackingRecord {
@@ -252,6 +398,7 @@ impl Tracker<'_> {
                 false => 0,
             },
             images,
+            tracker: None,
             ..known.record.clone()
         }
     }
@@ -293,6 +440,24 @@ fn wrong_bytes(
     Ok(wrong
         .map(|chunk| chunk.end.saturating_sub(chunk.start))
         .sum())
+}
+
+/// File times move in ticks: of a few milliseconds, or of two seconds where they are whole ones, as on FAT.
+const TICK: Duration = Duration::from_millis(20);
+const COARSE_TICK: Duration = Duration::from_secs(2);
+
+/// The stamp of a file in which every later change would show.
+fn settled_stamp(path: &Path) -> Result<Stamp> {
+    let look = || FileStamp::of(path).map_err(|error| Error::io("look at", path, error));
+    let stamp = look()?;
+    let latest = stamp.mtime_ns.max(stamp.ctime_ns);
+    let is_coarse = latest.checked_rem(1_000_000_000) == Some(0);
+    let tick = if is_coarse { COARSE_TICK } else { TICK };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |now| i128::try_from(now.as_nanos()).unwrap_or(i128::MAX));
+    let age = u64::try_from(now.saturating_sub(latest)).unwrap_or(0);
+    std::thread::sleep(tick.saturating_sub(Duration::from_nanos(age)));
+    Ok(look()?.into())
 }
 
 fn file_of<'a>(files: &'a [FileRecord], original: &Path) -> Option<&'a FileRecord> {

@@ -13,18 +13,25 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use vrs_engine::clone::CloneOptions;
 use vrs_engine::machine::Machine;
+use vrs_engine::manifest::FileRecord;
 use vrs_engine::restore::{self, RestoreOptions, RestorePlan, Restored};
 use vrs_engine::snapshot::Snapshot;
 use vrs_engine::take::{self, TakeOptions, TakePlan, Taken};
 use vrs_engine::{Host, Result, catalog, clone, selection};
 use vrs_progress::{NoProgress, Progress};
-use vrs_repository::store::{CheckOptions, SnapshotStore};
+use vrs_repository::store::{
+    CheckOptions, Chunking, FileSource, SnapshotLabel, SnapshotStore, TreePath,
+};
 use vrs_repository::{Location, OpenOptions, Password, ResticRepository};
 use vrs_testkit::{REPOSITORY_PASSWORD, SampleDisk, SampleMachine, make_repository};
 
 pub const MIB: u64 = 1 << 20;
+
+/// How images are cut.
+pub const CHUNK_BYTES: u64 = 512 << 10;
 
 /// A folder with a repository, a state folder and machines.
 pub struct Scene {
@@ -113,6 +120,42 @@ impl Scene {
     pub fn try_take(&self, machine: &SampleMachine, progress: &dyn Progress) -> Result<Taken> {
         let plan = self.plan_take(machine, TakeOptions::default())?;
         take::execute(&self.host, self.store(), &plan, progress)
+    }
+
+    /// A file is stored with the bytes of `image`, in the chunks of a file of which nothing is known.
+    #[track_caller]
+    pub fn assert_as_scanned(&self, taken: &Taken, file: &FileRecord, image: &Path) {
+        let path = TreePath::new(&file.path).unwrap();
+        let wanted = std::fs::read(image).unwrap();
+        let mut stored = vec![0; wanted.len()];
+        let store = self.store();
+        let mut reader = store.open_file(&taken.id, &path).unwrap();
+        assert_eq!(reader.size_bytes(), wanted.len() as u64);
+        reader.read_at(0, &mut stored).unwrap();
+        assert!(stored == wanted, "{} differs", image.display());
+        let header = vrs_vdisk::VdiHeader::read(image).unwrap();
+        let source = FileSource {
+            path: path.clone(),
+            local: image.to_owned(),
+            chunking: Chunking::Grid {
+                chunk_bytes: CHUNK_BYTES as u32,
+                phase_bytes: header.data_offset_bytes,
+            },
+            previous: None,
+        };
+        let mut ingest = store.ingest(&NoProgress).unwrap();
+        ingest.file(&source).unwrap();
+        let label = SnapshotLabel {
+            time: Timestamp::now(),
+            hostname: "scanned".to_owned(),
+            tags: Vec::new(),
+            description: None,
+        };
+        let (scanned, _) = ingest.commit(&label).unwrap();
+        let lists = store.chunk_lists().unwrap();
+        let (tracked, scanned) = ((&taken.id, &path), (&scanned, &path));
+        assert_eq!(lists.differing_chunks(tracked, scanned).unwrap(), []);
+        assert_eq!(lists.differing_chunks(scanned, tracked).unwrap(), []);
     }
 
     pub fn select(&self, wanted: &str) -> Snapshot {

@@ -1,0 +1,404 @@
+//! The tracker: a VirtualBox snapshot of vrs's own that stays between takes, so that the block maps of the
+//! differencing images on top of it list what the guest changes.
+//!
+//! Guarantees: a VirtualBox snapshot is taken for a tracker only if its name and description are those that vrs
+//! gives, and, where a record knows one, if it is that one. It counts only if all is as vrs left it: the
+//! images, their stamps, no other VirtualBox snapshot. Nothing is changed here, only looked at.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use vrs_repository::store::{FileStamp, SnapshotStore};
+use vrs_vdisk::VdiHead;
+use vrs_virtualbox::{
+    Attachment, DeviceKind, MachineSettings, MachineState, MediumId, SettingsEdit,
+    VirtualBoxSnapshot, VirtualBoxSnapshotId,
+};
+
+use super::record::{self, Found, Method, TrackingRecord};
+use crate::capture::{CaptureMode, TrackerIntent};
+use crate::error::Result;
+use crate::host::Host;
+use crate::inventory::{Inventory, Missing};
+use crate::machine::Machine;
+use crate::manifest::{MediumRecord, Stamp};
+use crate::platform;
+use crate::preflight::LAST_WITH_ZERO_BLOCK_BUG;
+use crate::take::TakeOptions;
+
+/// How the name of every tracker begins.
+const PREFIX: &str = "vrs tracker ";
+
+/// The description of every tracker.
+pub(crate) const DESCRIPTION: &str =
+    "left by vrs to know what changes until the next take; a take with tracking off deletes it";
+
+/// A name that no tracker has.
+fn new_name() -> String {
+    format!("{PREFIX}{}", Uuid::new_v4())
+}
+
+/// A VirtualBox snapshot that stays between takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackerSnapshot {
+    /// Its id.
+    pub id: VirtualBoxSnapshotId,
+    /// Its name, which no other one ever has.
+    pub name: String,
+}
+
+/// What a take does about trackers of a machine.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TrackerPlan {
+    /// Those that are there; they are deleted.
+    pub(crate) former: Vec<TrackerSnapshot>,
+    /// The disks, if the former one's images tell what changed in them.
+    pub(crate) counts: Option<Vec<ListedDisk>>,
+    /// Whether a new one stays.
+    pub(crate) leaves: bool,
+    /// Why not all is as it could be.
+    pub(crate) notes: Vec<String>,
+}
+
+/// A disk whose changes are listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListedDisk {
+    /// Its base image.
+    pub(crate) base: PathBuf,
+    /// The differencing image that the guest writes to.
+    pub(crate) active: PathBuf,
+}
+
+/// What is known from change lists about base images, for one take.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ChangeLists {
+    /// The head of what was merged into each base image just now, if the lists count.
+    pub(crate) merged: Option<BTreeMap<PathBuf, VdiHead>>,
+    /// Whether there will be lists for the next take.
+    pub(crate) leaves: bool,
+    pub(crate) notes: Vec<String>,
+}
+
+impl TrackerPlan {
+    /// Looks at a machine that is about to be taken, as it is now. `mode` tells how it is captured.
+    pub(crate) fn make(
+        host: &Host,
+        store: &dyn SnapshotStore,
+        machine: &Machine,
+        inventory: &Inventory,
+        mode: Option<CaptureMode>,
+        options: &TakeOptions,
+    ) -> Self {
+        let settings = &inventory.settings;
+        let mut plan = Self::default();
+        if !machine.registered || host.virtualbox().is_none() {
+            return plan;
+        }
+        let named: Vec<_> = settings
+            .virtualbox_snapshots()
+            .filter(|made| is_tracker(made))
+            .collect();
+        for made in &named {
+            match dependents(settings, made) {
+                0 | 1 => plan.former.push(snapshot_of(made)),
+                several => plan.notes.push(format!(
+                    "the VirtualBox snapshot '{}', which vrs left, stays: {several} states are based on it",
+                    made.name
+                )),
+            }
+        }
+        if !options.track {
+            plan.tell_deletion();
+        }
+        if !options.track || store.chunk_lists().is_none() {
+            return plan;
+        }
+        let known = match record::read(host, machine.id) {
+            Ok(Found::Record(record)) if record.repository == Some(store.id()) => Some(record),
+            _ => None,
+        };
+        let has_known = known.as_ref().is_some_and(|known| known.tracker.is_some());
+        if !plan.former.is_empty() || has_known {
+            match lists_that_count(inventory, &plan.former, known.as_ref()) {
+                Ok(_) if mode == Some(CaptureMode::SaveState) => {}
+                Ok(disks) => plan.counts = Some(disks),
+                Err(why) => plan.notes.push(format!("all is read: {why}")),
+            }
+        }
+        if wants_lists(inventory) {
+            match reason_against(host, machine, inventory, &plan.former, mode) {
+                None => plan.leaves = true,
+                Some(why) => plan.notes.push(format!(
+                    "no VirtualBox snapshot is left for tracking: {why}"
+                )),
+            }
+        }
+        plan
+    }
+
+    fn tell_deletion(&mut self) {
+        let deleted = self.former.iter().map(|former| {
+            let name = &former.name;
+            format!("the VirtualBox snapshot '{name}', which an earlier take left for tracking, is deleted")
+        });
+        self.notes.extend(deleted);
+    }
+
+    /// Whether anything is done to the machine.
+    pub(crate) const fn is_at_work(&self) -> bool {
+        !self.former.is_empty() || self.leaves
+    }
+
+    /// What the journal says of it.
+    pub(crate) fn intent(&self) -> Option<TrackerIntent> {
+        self.is_at_work().then(|| TrackerIntent {
+            former: self.former.clone(),
+            next_name: self.leaves.then(new_name),
+        })
+    }
+
+    /// The machine without the tracker, as it is once that was deleted.
+    pub(crate) fn without_former(
+        &self,
+        host: &Host,
+        machine: &Machine,
+        inventory: &Inventory,
+    ) -> Result<Inventory> {
+        let [former] = self.former.as_slice() else {
+            return Ok(inventory.clone());
+        };
+        let mut edit = SettingsEdit::new(&inventory.settings_text)?;
+        match edit.forget_only(former.id) {
+            Ok(()) => Inventory::with_settings(host, machine, edit.finish(), Missing::Refuse),
+            // Others were made from it: it is deleted all the same, and what there is then is looked at.
+            Err(_) => Ok(inventory.clone()),
+        }
+    }
+
+    /// What the lists say now, of images that may still be written to.
+    pub(crate) fn foreseen(&self) -> ChangeLists {
+        let heads = |disks: &Vec<ListedDisk>| {
+            let heads = disks
+                .iter()
+                .map(|disk| Ok((disk.base.clone(), VdiHead::of_image(&disk.active)?)));
+            heads.collect::<Result<BTreeMap<_, _>>>().ok()
+        };
+        self.lists(self.counts.as_ref().and_then(heads))
+    }
+
+    /// With the heads of what was merged.
+    pub(crate) fn lists(&self, merged: Option<BTreeMap<PathBuf, VdiHead>>) -> ChangeLists {
+        ChangeLists {
+            merged,
+            leaves: self.leaves,
+            notes: self.notes.clone(),
+        }
+    }
+}
+
+fn snapshot_of(made: &VirtualBoxSnapshot) -> TrackerSnapshot {
+    TrackerSnapshot {
+        id: made.id,
+        name: made.name.clone(),
+    }
+}
+
+/// By the name and the description that only vrs gives. One that was renamed is its owner's.
+pub(crate) fn is_tracker(made: &VirtualBoxSnapshot) -> bool {
+    let number = made.name.strip_prefix(PREFIX);
+    number.is_some_and(|number| Uuid::try_parse(number).is_ok())
+        && made.description.as_deref() == Some(DESCRIPTION)
+}
+
+/// How many states are based on a VirtualBox snapshot, the current one included. VirtualBox deletes it only
+/// if it is no more than one.
+fn dependents(settings: &MachineSettings, made: &VirtualBoxSnapshot) -> usize {
+    let is_current = settings.current_virtualbox_snapshot == Some(made.id);
+    made.children.len().saturating_add(usize::from(is_current))
+}
+
+fn hard_disks(settings: &MachineSettings) -> impl Iterator<Item = &Attachment> {
+    let attached = settings.hardware.attachments.iter();
+    attached.filter(|attachment| attachment.kind == DeviceKind::HardDisk)
+}
+
+fn medium(inventory: &Inventory, id: MediumId) -> Option<&MediumRecord> {
+    inventory.media.iter().find(|medium| medium.id == id)
+}
+
+/// The disks, if all is as the record says; or what is not.
+fn lists_that_count(
+    inventory: &Inventory,
+    former: &[TrackerSnapshot],
+    known: Option<&TrackingRecord>,
+) -> std::result::Result<Vec<ListedDisk>, String> {
+    let settings = &inventory.settings;
+    let known = known.ok_or("nothing is known about the VirtualBox snapshot that was left")?;
+    let tracker = known
+        .tracker
+        .as_ref()
+        .ok_or("nothing is known about the VirtualBox snapshot that was left")?;
+    if former != [tracker.clone()] {
+        return Err("the VirtualBox snapshot that was left is gone or is another".to_owned());
+    }
+    let is_current = settings.current_virtualbox_snapshot == Some(tracker.id);
+    if !is_current || settings.virtualbox_snapshots().count() != 1 {
+        return Err("there are other VirtualBox snapshots than the one that was left".to_owned());
+    }
+    let attached = hard_disks(settings).map(|attachment| {
+        let id = attachment.medium.ok_or("a disk has no image")?;
+        listed_disk(inventory, known, id)
+    });
+    let disks = attached.collect::<std::result::Result<Vec<_>, String>>()?;
+    match disks.len() == known.images.len() {
+        true => Ok(disks),
+        false => Err("the machine has other disks".to_owned()),
+    }
+}
+
+fn listed_disk(
+    inventory: &Inventory,
+    known: &TrackingRecord,
+    id: MediumId,
+) -> std::result::Result<ListedDisk, String> {
+    let other = || "the machine has other disks".to_owned();
+    let active = medium(inventory, id).ok_or_else(other)?;
+    let base = active.parent.and_then(|parent| medium(inventory, parent));
+    let base = base
+        .filter(|base| base.parent.is_none())
+        .ok_or_else(other)?;
+    let image = known.image(&base.location).ok_or_else(other)?;
+    match &image.method {
+        Method::ChangeList(list) if list.active == id => {}
+        _ => return Err("the guest writes to another image than was left to it".to_owned()),
+    }
+    let now = FileStamp::of(&base.location).map(Stamp::from);
+    if now.ok() != Some(image.stamp) {
+        return Err(format!("'{}' was changed", base.location.display()));
+    }
+    Ok(ListedDisk {
+        base: base.location.clone(),
+        active: active.location.clone(),
+    })
+}
+
+/// Whether clones, which cost less, cannot be made of all images.
+fn wants_lists(inventory: &Inventory) -> bool {
+    let mut media = inventory.media.iter();
+    media.any(|medium| !platform::reflink::is_possible(&medium.location))
+}
+
+/// Why no tracker is left.
+fn reason_against(
+    host: &Host,
+    machine: &Machine,
+    inventory: &Inventory,
+    former: &[TrackerSnapshot],
+    mode: Option<CaptureMode>,
+) -> Option<String> {
+    let settings = &inventory.settings;
+    let text = |why: &str| Some(why.to_owned());
+    let version = host.virtualbox().map(|driver| driver.version().numbers());
+    if version.is_none_or(|version| version <= LAST_WITH_ZERO_BLOCK_BUG) {
+        let (major, minor, build) = LAST_WITH_ZERO_BLOCK_BUG;
+        return Some(format!(
+            "VirtualBox up to {major}.{minor}.{build} forgets blocks that the guest writes over with zeros"
+        ));
+    }
+    let rests = matches!(
+        machine.state,
+        MachineState::PoweredOff | MachineState::Aborted
+    );
+    if mode == Some(CaptureMode::SaveState) || (mode.is_none() && !rests) {
+        return text("the machine's state is saved");
+    }
+    let is_users = |made: &VirtualBoxSnapshot| former.iter().all(|former| former.id != made.id);
+    if settings.virtualbox_snapshots().any(is_users) {
+        return text("the machine has VirtualBox snapshots of its owner's");
+    }
+    if inventory.needs_own_registry() || hard_disks(settings).next().is_none() {
+        return text("its disks are not its own");
+    }
+    let unfit = hard_disks(settings).find_map(|disk| unfit_disk(host, machine, inventory, disk));
+    unfit.or_else(|| room_is_short(machine, inventory))
+}
+
+/// Why a disk's changes cannot be listed.
+fn unfit_disk(
+    host: &Host,
+    machine: &Machine,
+    inventory: &Inventory,
+    attachment: &Attachment,
+) -> Option<String> {
+    let record = |id| medium(inventory, id);
+    let Some(attached) = attachment.medium.and_then(record) else {
+        return Some("a disk is no image of the machine's".to_owned());
+    };
+    let base = attached.parent.map_or(Some(attached), record);
+    let Some(base) = base.filter(|base| base.parent.is_none()) else {
+        return Some("a disk is based on more than one image".to_owned());
+    };
+    let name = base.location.display();
+    let is_normal = base
+        .kind
+        .as_deref()
+        .is_none_or(|kind| kind.eq_ignore_ascii_case("normal"));
+    if !base.format.eq_ignore_ascii_case("VDI") || !is_normal {
+        return Some(format!("'{name}' is no VDI image of the type normal"));
+    }
+    if attachment.hands_on_discards {
+        return Some(format!(
+            "'{name}' is made smaller when the guest discards blocks"
+        ));
+    }
+    let media = host.virtualbox().map(|driver| driver.media());
+    let Some(Ok(media)) = media else {
+        return Some("VirtualBox does not tell its images".to_owned());
+    };
+    let is_shared = media.iter().any(|medium| {
+        let is_it = medium.id == base.id || medium.id == attached.id;
+        let by_other = medium.used_by.iter().any(|user| *user != machine.id);
+        let is_other_child = medium.parent == Some(base.id) && medium.id != attached.id;
+        (is_it && by_other) || is_other_child
+    });
+    is_shared.then(|| format!("another machine or image uses '{name}'"))
+}
+
+/// The guest may write all of its disks anew until the next take: into the differencing images, and merged
+/// from there. VirtualBox wants room for the whole of what it merges.
+fn room_is_short(machine: &Machine, inventory: &Inventory) -> Option<String> {
+    let settings = &inventory.settings;
+    let snapshots = settings.resolve(machine.folder(), &settings.snapshot_folder);
+    let folder: &Path = match snapshots.exists() {
+        true => &snapshots,
+        false => machine.folder(),
+    };
+    let bases = inventory
+        .media
+        .iter()
+        .filter(|medium| medium.parent.is_none());
+    let mut needed: Vec<(PathBuf, u64)> = Vec::new();
+    for base in bases {
+        let Ok(bytes) = platform::allocated_bytes(&base.location) else {
+            return Some(format!(
+                "the size of '{}' is not told",
+                base.location.display()
+            ));
+        };
+        needed.push((folder.to_owned(), bytes));
+        needed.push((base.location.clone(), bytes));
+    }
+    let is_short = needed.iter().any(|(place, _)| {
+        let volume = platform::volume_of(place);
+        let here = needed
+            .iter()
+            .filter(|(other, _)| platform::volume_of(other) == volume);
+        let bytes = here.map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
+        platform::free_bytes(place).is_ok_and(|free| free < bytes)
+    });
+    is_short.then(|| {
+        "there is no room for all that its guest could write until the next take, and for merging it".to_owned()
+    })
+}
