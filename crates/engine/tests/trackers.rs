@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use common::{MIB, Scene, assert_sound};
+use common::{MIB, Scene};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use registered::{Known, recover_all, virtualbox, with_virtualbox};
@@ -40,6 +40,10 @@ const SMALL_BYTES: u64 = 6 * MIB;
 
 /// A machine that is off.
 fn machine_at_rest(folder: &Path) -> Scene {
+    sample_at_rest(folder).0
+}
+
+fn sample_at_rest(folder: &Path) -> (Scene, SampleMachine) {
     let scene = Scene::with_repository(folder);
     let mut machine = SampleMachine::builder(&scene.machines(), "web")
         .disk(SampleDisk::dynamic(12 * MIB))
@@ -49,7 +53,7 @@ fn machine_at_rest(folder: &Path) -> Scene {
     machine.fill(0, 0, 9 * MIB as usize, 1);
     machine.fill(1, MIB, 3 * MIB as usize, 2);
     virtualbox(folder).register(&machine.settings_path());
-    with_virtualbox(scene)
+    (with_virtualbox(scene), machine)
 }
 
 fn running_machine(folder: &Path) -> Scene {
@@ -263,7 +267,6 @@ fn take_right(scene: &Scene, options: TakeOptions) -> Taken {
             scene.assert_as_scanned(&taken, file, image);
             disks += 1;
         }
-        assert_ne!(file.role, FileRole::PreviousSettings);
     }
     assert!(disks >= DISKS);
     taken
@@ -271,7 +274,7 @@ fn take_right(scene: &Scene, options: TakeOptions) -> Taken {
 
 /// The stored settings know no VirtualBox snapshot of vrs's, and base images only.
 #[track_caller]
-fn assert_stored_without(scene: &Scene, taken: &Taken) {
+fn assert_stored_without(scene: &Scene, taken: &Taken, is_again: bool) {
     let path = TreePath::new(&taken.manifest.settings).unwrap();
     let mut reader = scene.store().open_file(&taken.id, &path).unwrap();
     let mut text = vec![0; reader.size_bytes() as usize];
@@ -282,12 +285,13 @@ fn assert_stored_without(scene: &Scene, taken: &Taken) {
         "{text}"
     );
     assert!(!text.contains("currentSnapshot"), "{text}");
-    let disks = taken
-        .manifest
-        .files
-        .iter()
-        .filter(|file| file.role == FileRole::Disk);
-    assert_eq!(disks.count(), DISKS);
+    let count = |role| {
+        let files = taken.manifest.files.iter();
+        files.filter(|file| file.role == role).count()
+    };
+    assert_eq!(count(FileRole::Disk), DISKS);
+    // VirtualBox's copy of the settings before knows the tracker.
+    assert!(!is_again || count(FileRole::PreviousSettings) == 0);
     assert!(
         taken
             .manifest
@@ -307,7 +311,7 @@ fn a_machine_at_rest_is_read_where_it_changed() {
     assert!(first.stats.read_bytes > 12 * MIB);
     assert_eq!(report(&first).notes, NO_NOTES);
     assert_tracked(&scene, "first");
-    assert_stored_without(&scene, &first);
+    assert_stored_without(&scene, &first, false);
 
     start(&scene);
     write(&scene, 0, 3 * MIB + 9, 7);
@@ -318,7 +322,7 @@ fn a_machine_at_rest_is_read_where_it_changed() {
     assert_eq!(vouched_bytes(foreseen), [3 * MIB, 8 * MIB]);
     let second = take_right(&scene, tracked());
     assert_tracked(&scene, "second");
-    assert_stored_without(&scene, &second);
+    assert_stored_without(&scene, &second, true);
     assert_eq!(report(&second).notes, NO_NOTES);
     assert_eq!(report(&second).images, foreseen.images);
     assert!(second.stats.read_bytes < SMALL_BYTES, "{:?}", second.stats);
@@ -337,7 +341,7 @@ fn a_running_machine_is_read_where_it_changed() {
             write(&scene, 1, 2 * MIB + 9, 8);
             let next = take_right(&scene, with(mode));
             assert_tracked(&scene, "next");
-            assert_stored_without(&scene, &next);
+            assert_stored_without(&scene, &next, true);
             assert_eq!(report(&next).notes, NO_NOTES);
             // The witness writes to three blocks in each take.
             let vouched = vouched_bytes(report(&next));
@@ -384,30 +388,15 @@ fn crash_take(test: &str, is_running: bool, mode: Option<CaptureMode>) {
             let is_online = state.is_online();
             assert_eq!(find(&scene).state.is_online(), is_online, "{what}");
             // The next one knows nothing, or all that the earlier one knew.
-            take_right(&scene, options());
-            assert_tracked(&scene, &what);
-            write_if(&scene, is_running);
             let next = take_right(&scene, options());
-            assert!(!report(&next).images.is_empty(), "{what}");
-            assert!(wanted_but_written(&scene, &wanted), "{what}");
-            assert_sound(&scene, &what);
+            assert_eq!(report(&next).images.is_empty(), was_owed, "{what}");
+            assert_tracked(&scene, &what);
         },
     );
 }
 
 fn guest(scene: &Scene, disk: usize) -> Vec<u8> {
     virtualbox(&scene.folder).guest_bytes(find(scene).id.uuid(), disk)
-}
-
-fn write_if(scene: &Scene, is_running: bool) {
-    if is_running {
-        write(scene, 0, 8 * MIB, 9);
-    }
-}
-
-/// The second disk is nobody's but the test's.
-fn wanted_but_written(scene: &Scene, wanted: &[Vec<u8>; 2]) -> bool {
-    guest(scene, 1) == wanted[1]
 }
 
 #[test]
@@ -453,7 +442,7 @@ fn a_take_with_tracking_off_deletes_the_tracker() {
         assert!(note.ends_with("left for tracking, is deleted"), "{note}");
         let taken = take_right(&scene, TakeOptions::default());
         assert_eq!(taken.tracking, None);
-        assert_stored_without(&scene, &taken);
+        assert_stored_without(&scene, &taken, true);
         assert_untracked(&scene, "off");
     }
 }
@@ -534,7 +523,7 @@ fn a_tracker_is_known_by_its_name() {
     let scene = tracked_machine(folder.path());
     let name = names(&scene).remove(0);
     edit_settings(&scene, |text| text.replace(&name, "kept by me"));
-    let taken = take_right(&scene, tracked());
+    let taken = take(&scene, tracked(), &NoProgress).unwrap();
     let notes = report(&taken).notes.join("\n");
     assert!(notes.contains("is gone or is another"), "{notes}");
     assert_eq!(names(&scene), ["kept by me"]);
@@ -545,7 +534,7 @@ fn a_tracker_is_known_by_its_name() {
         let to = text[from..].find("</Description>").unwrap() + from;
         format!("{}<Description>mine{}", &text[..from], &text[to..])
     });
-    take_right(&scene, tracked());
+    take(&scene, tracked(), &NoProgress).unwrap();
     assert_eq!(names(&scene), [name]);
 }
 
@@ -667,4 +656,119 @@ fn a_machine_that_is_restored_or_moves_away_keeps_no_tracker() {
     let settings = MachineSettings::read(&second.settings_file).unwrap();
     assert_eq!(settings.virtualbox_snapshots().count(), 0);
     assert_eq!(names(&scene).len(), 1);
+}
+
+/// What happens to a machine between two takes.
+#[derive(Debug, Clone)]
+enum Event {
+    Write { disk: usize, at: u64, bytes: usize },
+    Zero { block: u64 },
+    TakeVirtualBoxSnapshot,
+    DeleteVirtualBoxSnapshot,
+    StartOrStop,
+    Compact,
+    Grow,
+    Kill,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    use Event::*;
+    let write = (0..DISKS, 0..5 * MIB, 1..700_000usize);
+    prop_oneof![
+        6 => write.prop_map(|(disk, at, bytes)| Write { disk, at, bytes }),
+        2 => (0..11u64).prop_map(|block| Zero { block }),
+        1 => Just(TakeVirtualBoxSnapshot),
+        2 => Just(DeleteVirtualBoxSnapshot),
+        2 => Just(StartOrStop),
+        1 => Just(Compact),
+        1 => Just(Grow),
+        1 => Just(Kill),
+    ]
+}
+
+/// A machine to which things happen.
+struct Story {
+    scene: Scene,
+    machine: SampleMachine,
+    capacity_bytes: u64,
+    seed: u8,
+}
+
+impl Story {
+    fn happens(&mut self, event: &Event) {
+        let scene = &self.scene;
+        let id = find(scene).id.uuid();
+        let fake = virtualbox(&scene.folder);
+        let is_online = find(scene).state.is_online();
+        self.seed += 1;
+        match *event {
+            Event::Write { disk, at, bytes } => {
+                fake.write_as_guest(id, disk, at, &vec![self.seed; bytes]);
+            }
+            Event::Zero { block } => {
+                fake.write_as_guest(id, 0, block * MIB, &vec![0; MIB as usize]);
+            }
+            Event::TakeVirtualBoxSnapshot if !is_online => take_virtualbox_snapshot(scene, "mine"),
+            Event::DeleteVirtualBoxSnapshot => {
+                if let Some(name) = names(scene).last() {
+                    delete_virtualbox_snapshot(scene, name);
+                }
+            }
+            Event::StartOrStop if is_online => power_off(scene),
+            Event::StartOrStop => start(scene),
+            Event::Kill if is_online => fake.set_state(id, "aborted"),
+            Event::Compact if !is_online => self.machine.compact(0),
+            Event::Grow if !is_online && names(scene).is_empty() => {
+                self.capacity_bytes += 3 * MIB;
+                self.machine.grow(0, self.capacity_bytes);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn whatever_happens(cases: u32) {
+    let config = Config {
+        cases,
+        max_shrink_iters: 10,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let takes = prop::collection::vec(prop::collection::vec(event(), 0..4), 1..5);
+    TestRunner::new(config)
+        .run(&takes, |takes| {
+            let folder = tempfile::tempdir().unwrap();
+            let (scene, machine) = sample_at_rest(folder.path());
+            let mut story = Story {
+                scene,
+                machine,
+                capacity_bytes: 12 * MIB,
+                seed: 10,
+            };
+            take_right(&story.scene, tracked());
+            for events in takes {
+                events.iter().for_each(|event| story.happens(event));
+                take_right(&story.scene, with(CaptureMode::DisksOnly));
+                let names = names(&story.scene);
+                let ours = names.iter().filter(|name| name.starts_with("vrs "));
+                // The user's on one of ours that has no other below leave none of ours.
+                assert_eq!(
+                    ours.count(),
+                    usize::from(!names.contains(&"mine".to_owned()))
+                );
+            }
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn tracked_is_as_scanned() {
+    whatever_happens(3);
+}
+
+#[test]
+#[ignore = "the same, longer"]
+fn soak_tracked_is_as_scanned() {
+    whatever_happens(60);
 }
