@@ -12,7 +12,8 @@
 
 mod common;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::{MIB, Scene};
 use vrs_engine::capture::CaptureMode;
@@ -21,19 +22,23 @@ use vrs_engine::manifest::FileRole;
 use vrs_engine::recover;
 use vrs_engine::take::{self, TakeOptions, TakePlan, Taken};
 use vrs_engine::tracking::TrackingReport;
-use vrs_progress::{NoProgress, Progress};
+use vrs_progress::{Counter, NoProgress, Phase, Progress};
 use vrs_repository::store::{SnapshotStore, TreePath};
 use vrs_testkit::{GuestRecords, Rig, RigMachine, StepLog};
 use vrs_virtualbox::{LocateOptions, VBoxManage};
 
 fn scene(rig: &Rig) -> Scene {
     let mut scene = Scene::with_repository(rig.folder());
+    scene.host.virtualbox = Ok(locate(rig.program()));
+    scene
+}
+
+fn locate(program: PathBuf) -> VBoxManage {
     let options = LocateOptions {
-        program: Some(rig.program()),
+        program: Some(program),
         ..LocateOptions::default()
     };
-    scene.host.virtualbox = Ok(VBoxManage::locate(&options).unwrap());
-    scene
+    VBoxManage::locate(&options).unwrap()
 }
 
 fn take(
@@ -160,4 +165,79 @@ fn a_tracked_guest_goes_on_and_is_read_where_it_wrote() {
     take::execute(&scene.host, scene.store(), &plan, &NoProgress).unwrap();
     assert_eq!(names(&scene, &machine), [""; 0]);
     assert_eq!(images(&machine), [""; 0].map(PathBuf::from));
+}
+
+const CHILD: &str = "VRS_TRACKERS_CHILD";
+
+/// Ends the process as soon as VirtualBox writes to the base image, which it does to merge the tracker.
+struct DiesInMerge {
+    base: PathBuf,
+}
+
+impl Progress for DiesInMerge {
+    fn phase(&self, _phase: Phase) {}
+    fn add(&self, _counter: Counter, _bytes: u64) {}
+    fn warn(&self, _warning: &str) {}
+    fn step(&self, step: &'static str) {
+        if step == "tracker-delete" {
+            let written = |base: &PathBuf| std::fs::metadata(base).unwrap().modified().unwrap();
+            let (base, before) = (self.base.clone(), written(&self.base));
+            std::thread::spawn(move || {
+                while written(&base) == before {}
+                std::process::abort();
+            });
+        }
+    }
+}
+
+/// What the child does, which is killed: `folder` and `base` are of the test's machine.
+fn take_and_die(folder: &Path, program: PathBuf, base: PathBuf) {
+    let mut scene = Scene::new(folder);
+    scene.host.virtualbox = Ok(locate(program));
+    let options = TakeOptions {
+        mode: Some(CaptureMode::DisksOnly),
+        track: true,
+        ..TakeOptions::default()
+    };
+    let found = Machine::find(&scene.host, "killed").unwrap();
+    let plan = TakePlan::make(&scene.host, scene.store(), &found, options).unwrap();
+    let _ = take::execute(&scene.host, scene.store(), &plan, &DiesInMerge { base });
+}
+
+#[test]
+#[ignore = "needs the VirtualBox rig; scripts/test runs it"]
+fn a_take_that_dies_in_a_merge_is_undone_and_the_guest_goes_on() {
+    if let Ok(child) = std::env::var(CHILD) {
+        let [folder, program, base] = [0, 1, 2].map(|at| child.split('\n').nth(at).unwrap());
+        take_and_die(folder.as_ref(), program.into(), base.into());
+        return;
+    }
+    let rig = Rig::start();
+    let machine = RigMachine::records_guest(&rig, "killed");
+    let scene = scene(&rig);
+    machine.start_counting();
+    machine.wait_for_rounds(20);
+    take(&scene, &machine, CaptureMode::DisksOnly, &NoProgress).unwrap();
+    machine.wait_for_rounds(12);
+    let paths = [scene.folder.clone(), rig.program(), machine.base_image(1)];
+    let child = paths
+        .map(|path| path.to_str().unwrap().to_owned())
+        .join("\n");
+    let name = "a_take_that_dies_in_a_merge_is_undone_and_the_guest_goes_on";
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--ignored", "--nocapture"])
+        .env(CHILD, child)
+        .status();
+    assert!(!status.unwrap().success());
+    let owed = recover::owed(&scene.host).unwrap();
+    assert_eq!(owed.len(), 1);
+    recover::finish_without_repository(&scene.host, &owed[0], &NoProgress).unwrap();
+    assert_eq!(names(&scene, &machine), [""; 0]);
+    assert_eq!(images(&machine), [""; 0].map(PathBuf::from));
+    machine.wait_for_rounds(5);
+    assert_eq!(machine.counts().unwrap().starts, 1);
+    let taken = take(&scene, &machine, CaptureMode::DisksOnly, &NoProgress).unwrap();
+    assert!(report(&taken).images.is_empty());
+    machine.wait_for_rounds(2);
+    machine.power_off();
 }

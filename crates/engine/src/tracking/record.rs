@@ -21,7 +21,7 @@ use crate::manifest::Stamp;
 use crate::platform;
 
 /// A record of another version is as good as none.
-const VERSION: u32 = 2;
+const VERSION: u32 = 1;
 
 const FOLDER: &str = "tracking";
 
