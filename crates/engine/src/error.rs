@@ -212,6 +212,18 @@ pub enum Error {
         /// The machine.
         name: String,
     },
+    /// There is too little room to delete the VirtualBox snapshot that an earlier take left.
+    #[error(
+        "machine '{name}' was not taken, and nothing was changed: what its guest wrote since the last take has to be merged into '{}' first, and VirtualBox does that only where {needed_mib} MiB are free; make room there", base.display()
+    )]
+    NoRoomToMerge {
+        /// The machine.
+        name: String,
+        /// An image on the volume.
+        base: PathBuf,
+        /// What has to be free there.
+        needed_mib: u64,
+    },
     /// A snapshot was taken, but the machine could not be let go.
     #[error(
         "snapshot {snapshot} of machine '{name}' was taken, but the machine is not yet as it was before; run `vrs recover` to try that again"

@@ -25,7 +25,9 @@ use vrs_vdisk::VdiHead;
 use vrs_virtualbox::MachineId;
 
 pub use self::differencing::TrackerSnapshot;
-pub(crate) use self::differencing::{ChangeLists, DESCRIPTION, ListedDisk, TrackerPlan};
+pub(crate) use self::differencing::{
+    ChangeLists, DESCRIPTION, ListedDisk, TrackerPlan, is_tracker,
+};
 use self::record::{Found, Grid, Method, TrackedImage, TrackingRecord};
 pub(crate) use self::tracker::{LeftDisk, LeftTracker, Tracker};
 use crate::capture::{Capture, CaptureMode};
@@ -161,6 +163,7 @@ pub(crate) fn delete_trackers(
     if plan.former.is_empty() {
         return Ok(());
     }
+    plan.refuse_without_room(machine, &inventory)?;
     let mode = CaptureMode::Memory;
     let mut capture = Capture::begin(host, machine, &inventory, mode, plan.intent(), progress)?;
     capture.give_up_tracking();

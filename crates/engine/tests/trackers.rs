@@ -24,8 +24,10 @@ use registered::{Known, recover_all, virtualbox, with_virtualbox};
 use uuid::Uuid;
 use vrs_engine::Result;
 use vrs_engine::capture::CaptureMode;
+use vrs_engine::doctor::{self, Scope};
 use vrs_engine::machine::Machine;
 use vrs_engine::manifest::FileRole;
+use vrs_engine::migrate::{self, MigrateOptions, MigratePlan};
 use vrs_engine::recover;
 use vrs_engine::take::{self, TakeOptions, TakePlan, Taken};
 use vrs_engine::tracking::{SCAN_EVERY, TrackingReport};
@@ -387,10 +389,12 @@ fn crash_take(test: &str, is_running: bool, mode: Option<CaptureMode>) {
             assert!(wanted == [guest(&scene, 0), guest(&scene, 1)], "{what}");
             let is_online = state.is_online();
             assert_eq!(find(&scene).state.is_online(), is_online, "{what}");
-            // The next one knows nothing, or all that the earlier one knew.
-            let next = take_right(&scene, options());
-            assert_eq!(report(&next).images.is_empty(), was_owed, "{what}");
-            assert_tracked(&scene, &what);
+            if !was_owed {
+                // It knows all that the earlier one knew.
+                let next = take_right(&scene, options());
+                assert!(!report(&next).images.is_empty(), "{what}");
+                assert_tracked(&scene, &what);
+            }
         },
     );
 }
@@ -656,6 +660,28 @@ fn a_machine_that_is_restored_or_moves_away_keeps_no_tracker() {
     let settings = MachineSettings::read(&second.settings_file).unwrap();
     assert_eq!(settings.virtualbox_snapshots().count(), 0);
     assert_eq!(names(&scene).len(), 1);
+}
+
+#[test]
+fn nothing_is_wrong_with_a_tracked_machine_and_it_moves_without_the_tracker() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = tracked_machine(folder.path());
+    let store = scene.store();
+    let findings = doctor::examine(&scene.host, Some(store), &Scope::All, &NoProgress).unwrap();
+    assert!(findings.findings.is_empty(), "{:?}", findings.findings);
+    let machine = find(&scene);
+    let plan = MigratePlan::make(&scene.host, store, &machine, MigrateOptions::default()).unwrap();
+    let moved = migrate::execute(&scene.host, store, &plan, &NoProgress).unwrap();
+    assert_stored_without(&scene, &moved.taken, false);
+    assert!(recover::owed(&scene.host).unwrap().is_empty());
+    assert!(
+        !scene
+            .host
+            .state_folder
+            .join("tracking")
+            .join(format!("{}.record", machine.id))
+            .exists()
+    );
 }
 
 /// What happens to a machine between two takes.

@@ -273,6 +273,12 @@ fn write_tracking(out: &mut dyn Write, tracking: Option<&TrackingReport>) -> io:
         )?,
         (false, _) => writeln!(out, "  tracking: {vouched} known to be unchanged")?,
     }
+    if tracking.leaves_virtualbox_snapshot {
+        writeln!(
+            out,
+            "  tracking: a VirtualBox snapshot stays until the next take"
+        )?;
+    }
     let mut notes = tracking.notes.iter();
     notes.try_for_each(|note| writeln!(out, "  note: {}", text::name(note)))
 }

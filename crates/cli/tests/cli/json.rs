@@ -177,6 +177,7 @@ fn take() {
     insta::assert_snapshot!(documented(&tracking), @r#"
     images: array
     is_scan: boolean
+    leaves_virtualbox_snapshot: boolean
     notes: array
     type: "take"
     wrong_bytes: number

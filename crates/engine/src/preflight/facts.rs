@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::inventory::Inventory;
 use crate::machine::Machine;
-use crate::platform;
+use crate::{platform, tracking};
 
 /// A machine and what is around it.
 #[derive(Debug, Clone)]
@@ -93,7 +93,17 @@ impl<'a> Facts<'a> {
             .disks
             .iter()
             .filter_map(|disk| disk.location.as_deref());
-        std::iter::once(self.snapshot_folder.as_path()).chain(images)
+        let bases = self.disks.iter().map(|disk| disk.base_location.as_path());
+        let bases = bases.filter(|base| self.has_tracker() && base.is_absolute());
+        std::iter::once(self.snapshot_folder.as_path())
+            .chain(images)
+            .chain(bases)
+    }
+
+    /// Whether there is a VirtualBox snapshot that a take left, and that this one merges.
+    pub(super) fn has_tracker(&self) -> bool {
+        let mut made = self.settings().virtualbox_snapshots();
+        made.any(tracking::is_tracker)
     }
 
     pub(super) const fn settings(&self) -> &MachineSettings {

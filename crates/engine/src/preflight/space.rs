@@ -60,13 +60,26 @@ impl Need {
                 .map(|disk| growth_bytes(facts, disk))
                 .fold(0, u64::saturating_add)
         };
+        let has_tracker = facts.has_tracker();
         let has_target = |disk: &AttachedDisk| {
+            if has_tracker {
+                // It is merged first, so that nothing is left below.
+                return volume.holds(&disk.base_location);
+            }
             // VirtualBox merges into a base image, but the smaller one of two differencing images
             // into the larger one.
             let into_new = disk.is_differencing() && has_snapshots;
             let location = disk.location.as_deref();
             into_new || location.is_some_and(|location| volume.holds(location))
         };
+        let tracked = facts
+            .disks
+            .iter()
+            .filter(|disk| has_tracker && has_target(disk));
+        let tracked_bytes = tracked
+            .filter_map(|disk| disk.location.as_deref())
+            .map(|image| std::fs::metadata(image).map_or(0, |file| file.len()))
+            .fold(0, u64::saturating_add);
         Self {
             state_bytes: if has_snapshots && facts.saves_memory() {
                 state_bytes(facts)
@@ -74,7 +87,7 @@ impl Need {
                 0
             },
             growth_bytes: growth_of(&|_| has_snapshots),
-            merge_bytes: growth_of(&has_target),
+            merge_bytes: growth_of(&has_target).saturating_add(tracked_bytes),
         }
     }
 

@@ -77,6 +77,7 @@ fn begin<'a>(
         machine.verify_unchanged(host)?;
         let before = Inventory::of(host, machine, Missing::Refuse)?;
         let tracker = TrackerPlan::make(host, store, machine, &before, Some(*mode), &plan.options);
+        tracker.refuse_without_room(machine, &before)?;
         let capture = Capture::begin(host, machine, &before, *mode, tracker.intent(), progress)?;
         members.push(Member {
             plan,

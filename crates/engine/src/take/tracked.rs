@@ -27,6 +27,7 @@ pub(super) fn at_rest(
     machine.verify_unchanged(host)?;
     let before = Inventory::of(host, machine, Missing::Refuse)?;
     let tracker = TrackerPlan::make(host, store, machine, &before, None, &plan.options);
+    tracker.refuse_without_room(machine, &before)?;
     // How it would be captured does not matter: it is not.
     let mode = CaptureMode::Memory;
     let mut capture = Capture::begin(host, machine, &before, mode, tracker.intent(), progress)?;

@@ -19,7 +19,7 @@ use vrs_virtualbox::{
 
 use super::record::{self, Found, Method, TrackingRecord};
 use crate::capture::{CaptureMode, TrackerIntent};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::inventory::{Inventory, Missing};
 use crate::machine::Machine;
@@ -149,6 +149,33 @@ impl TrackerPlan {
     /// Whether anything is done to the machine.
     pub(crate) const fn is_at_work(&self) -> bool {
         !self.former.is_empty() || self.leaves
+    }
+
+    /// Refuses where VirtualBox would refuse to merge.
+    pub(crate) fn refuse_without_room(
+        &self,
+        machine: &Machine,
+        inventory: &Inventory,
+    ) -> Result<()> {
+        if self.former.is_empty() {
+            return Ok(());
+        }
+        let merges = merges(inventory);
+        for (base, _) in &merges {
+            let volume = platform::volume_of(base);
+            let here = merges
+                .iter()
+                .filter(|(other, _)| platform::volume_of(other) == volume);
+            let bytes = here.map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
+            if platform::free_bytes(base)? < bytes {
+                return Err(Error::NoRoomToMerge {
+                    name: machine.name.clone(),
+                    base: base.clone(),
+                    needed_mib: bytes.div_ceil(1 << 20),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// What the journal says of it.
@@ -282,6 +309,18 @@ fn listed_disk(
         base: base.location.clone(),
         active: active.location.clone(),
     })
+}
+
+/// The base images, and how much is merged into each with the tracker.
+fn merges(inventory: &Inventory) -> Vec<(PathBuf, u64)> {
+    let attached = hard_disks(&inventory.settings)
+        .filter_map(|attachment| medium(inventory, attachment.medium?));
+    let merges = attached.filter_map(|active| {
+        let base = medium(inventory, active.parent?)?;
+        let bytes = std::fs::metadata(&active.location).map_or(0, |file| file.len());
+        Some((base.location.clone(), bytes))
+    });
+    merges.collect()
 }
 
 /// Whether clones, which cost less, cannot be made of all images.
