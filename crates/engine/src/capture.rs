@@ -10,8 +10,9 @@
 //! Guarantees: what is done to the machine is in the journal first. `thaw` finishes or undoes it
 //! from any point, however often it is called: the transient VirtualBox snapshot is merged, what an
 //! interrupted one left behind is removed, extra data gets its old value, a machine that was paused
-//! or saved for the capture goes on. Only VirtualBox snapshots, images and files that came after the
-//! intent was written, and that VirtualBox does not use otherwise, are touched.
+//! or saved for the capture goes on; VirtualBox snapshots for tracking are deleted, unless the capture was the
+//! whole of a take that left one. Apart from those, only VirtualBox snapshots, images and files that came
+//! after the intent was written, and that VirtualBox does not use otherwise, are touched.
 //!
 //! Not guaranteed: that a machine whose process dies meanwhile goes on; it is aborted then, with its
 //! disks whole.

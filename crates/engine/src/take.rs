@@ -1,8 +1,8 @@
 //! Taking a snapshot of a machine.
 //!
-//! Guarantees: a machine at rest is not touched, not even with a VirtualBox snapshot. One that runs
-//! is captured and let go again, see [`crate::capture`]; it never stays paused, stopped or with a
-//! stray VirtualBox snapshot. The snapshot appears only if every file was the same before and after
+//! Guarantees: a machine at rest is not touched, not even with a VirtualBox snapshot, unless tracking leaves
+//! one or deletes the last. One that runs is captured and let go again, see [`crate::capture`]; it never stays
+//! paused, stopped or with a stray VirtualBox snapshot. The snapshot appears only if every file was the same before and after
 //! reading and the machine's state did not change meanwhile. A file that is known unchanged is not
 //! read. What is stored is ready to be registered as it stands.
 //!

@@ -10,7 +10,7 @@ use super::online::let_go;
 use super::plan::TakePlan;
 use super::subject::Subject;
 use crate::capture::{Capture, CaptureMode};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::inventory::{Inventory, Missing};
 use crate::tracking::{LeftTracker, Tracker, TrackerPlan};
@@ -40,7 +40,13 @@ pub(super) fn at_rest(
     };
     match taking.take(&tracker, &mut capture) {
         Ok(taken) => {
-            conclude(host, capture, &taken)?;
+            let concluded = conclude(host, capture, &taken);
+            let owed = |source| Error::ThawOwed {
+                name: machine.name.clone(),
+                snapshot: taken.id.short(),
+                source: Box::new(source),
+            };
+            concluded.map_err(owed)?;
             Ok(taken)
         }
         Err(error) => {
