@@ -664,6 +664,45 @@ fn a_machine_that_is_restored_or_moves_away_keeps_no_tracker() {
     assert_eq!(names(&scene).len(), 1);
 }
 
+#[test]
+fn a_machine_that_dies_while_the_tracker_is_taken_is_put_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = tracked_machine(folder.path());
+    start(&scene);
+    let wanted = [guest(&scene, 0), guest(&scene, 1)];
+    let verb = format!("snapshot {} take vrs tracker", find(&scene).id);
+    virtualbox(folder.path()).inject(&Fault::once(&verb, FaultKind::MachineDies));
+    let taken = take(&scene, with(CaptureMode::DisksOnly), &NoProgress);
+    if let Err(error) = &taken {
+        assert_eq!(error.kind(), ErrorKind::NeedsRecovery, "{error}");
+        virtualbox(folder.path()).restart_service();
+    }
+    recover_all(&scene);
+    assert_untracked(&scene, "died");
+    assert_eq!(find(&scene).state, MachineState::Aborted);
+    assert!(wanted == [guest(&scene, 0), guest(&scene, 1)]);
+    let taken = take_right(&scene, tracked());
+    assert_eq!(report(&taken).notes, NO_NOTES);
+    assert_tracked(&scene, "again");
+}
+
+/// `VBoxManage` dies, and VirtualBox goes on without it.
+#[test]
+fn a_merge_goes_on_without_its_vboxmanage() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = tracked_machine(folder.path());
+    start(&scene);
+    let meanwhile = FaultKind::CrashMeanwhile {
+        state: "deletingsnapshotlive".to_owned(),
+        milliseconds: 300,
+    };
+    let verb = format!("snapshot {} delete", find(&scene).id);
+    virtualbox(folder.path()).inject(&Fault::once(&verb, meanwhile));
+    let taken = take_right(&scene, with(CaptureMode::DisksOnly));
+    assert!(!report(&taken).images.is_empty());
+    assert_tracked(&scene, "went on");
+}
+
 /// Gives the image that the guest writes to another size; nothing is written.
 fn resize_active(scene: &Scene, change: impl Fn(u64) -> u64) {
     let settings = settings(scene);

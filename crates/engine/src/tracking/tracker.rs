@@ -373,7 +373,13 @@ impl Tracker<'_> {
             .images
             .iter()
             .filter(|image| matches!(image.method, Method::ChangeList(_)));
-        record.tracker = (lists.count() > 0).then(|| left.snapshot.clone());
+        let has_lists = lists.count() > 0;
+        if !has_lists {
+            let note =
+                "no VirtualBox snapshot is left for tracking: it has images of none of the disks";
+            self.known.report.notes.push(note.to_owned());
+        }
+        record.tracker = has_lists.then(|| left.snapshot.clone());
         Ok(())
     }
 

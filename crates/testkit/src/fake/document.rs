@@ -93,9 +93,10 @@ impl Element {
         Self {
             name: node.tag_name().name().to_owned(),
             attributes: declared.into_iter().chain(attributes).collect(),
+            // White space alone is what is left where children were taken out.
             text: node
                 .text()
-                .filter(|_| children.is_empty())
+                .filter(|text| children.is_empty() && !text.trim().is_empty())
                 .map(str::to_owned),
             children,
         }
