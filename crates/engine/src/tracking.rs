@@ -11,6 +11,7 @@ mod change_list;
 mod differencing;
 mod record;
 mod reflink;
+mod suitability;
 mod tracker;
 
 use std::collections::BTreeSet;
