@@ -107,6 +107,12 @@ impl MachineState {
         )
     }
 
+    /// Whether the guest would begin with its boot: it is off or aborted, and no state of it is saved.
+    #[must_use]
+    pub const fn is_off(&self) -> bool {
+        matches!(self, Self::PoweredOff | Self::Aborted)
+    }
+
     /// Whether the machine has a process that holds its disks open.
     #[must_use]
     pub fn is_online(&self) -> bool {

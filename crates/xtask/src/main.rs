@@ -35,9 +35,7 @@ fn main() -> ExitCode {
             print(&tracked::table(&scene::build_vrs("release"), QUICK_SIZE[0]))
         }
         ["bench", "--memory"] => memory(&scene::build_vrs("release")),
-        ["bench", "--snapshots"] => {
-            print(&crowd::table(&scene::build_vrs("release"), SNAPSHOTS))
-        }
+        ["bench", "--snapshots"] => print(&crowd::table(&scene::build_vrs("release"), SNAPSHOTS)),
         ["bench", numbers @ ..] => {
             let numbers: Result<Vec<u64>, _> = numbers.iter().map(|text| text.parse()).collect();
             let numbers = numbers

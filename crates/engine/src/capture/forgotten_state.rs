@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use vrs_virtualbox::{MachineState, MachineStatus, SavedState};
+use vrs_virtualbox::{MachineStatus, SavedState};
 
 use super::freeze::Capture;
 use super::{CaptureMode, files_in};
@@ -25,7 +25,7 @@ const MAX_READ_BYTES: u64 = 16 << 10;
 impl Capture<'_> {
     /// Gives a machine that is off the state that was saved for the capture.
     pub(super) fn adopt_forgotten_state(&mut self, status: &MachineStatus) -> Result<()> {
-        if self.intent.mode != CaptureMode::SaveState || !is_off(status) {
+        if self.intent.mode != CaptureMode::SaveState || !status.state.is_off() {
             return Ok(());
         }
         let Some(state) = self.whole_new_state()? else {
@@ -64,13 +64,6 @@ impl Capture<'_> {
         }
         Ok(None)
     }
-}
-
-fn is_off(status: &MachineStatus) -> bool {
-    matches!(
-        status.state,
-        MachineState::PoweredOff | MachineState::Aborted
-    )
 }
 
 /// Whether the machine's last process began after the state was written. The settings do not tell: it

@@ -207,7 +207,7 @@ mod tests {
         };
         let now = VdiHead::of_image(&base).unwrap();
         let content = std::fs::read(&stored.path).unwrap();
-        for at in (0..content.len()).step_by(97) {
+        for at in (0..content.len()).step_by(9973) {
             let mut damaged = content.clone();
             damaged[at] ^= 1;
             std::fs::write(&stored.path, damaged).unwrap();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use vrs_virtualbox::{Attachment, MachineState, VirtualBoxSnapshot};
+use vrs_virtualbox::{Attachment, VirtualBoxSnapshot};
 
 use super::differencing::{TrackerSnapshot, hard_disks, medium};
 use crate::capture::CaptureMode;
@@ -35,11 +35,7 @@ pub(super) fn reason_against(
             "VirtualBox up to {major}.{minor}.{build} forgets blocks that the guest writes over with zeros"
         ));
     }
-    let rests = matches!(
-        machine.state,
-        MachineState::PoweredOff | MachineState::Aborted
-    );
-    if mode == Some(CaptureMode::SaveState) || (mode.is_none() && !rests) {
+    if mode == Some(CaptureMode::SaveState) || (mode.is_none() && !machine.state.is_off()) {
         return text("the machine's state is saved");
     }
     let is_users = |made: &VirtualBoxSnapshot| former.iter().all(|former| former.id != made.id);

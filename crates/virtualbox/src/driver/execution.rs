@@ -105,7 +105,6 @@ impl VBoxManage {
     /// leaves it there when the machine has started from it (tried on 7.2.22). When this returns, the
     /// settings on disk name it. A machine that has it stays as it is.
     pub fn adopt_state(&self, id: MachineId, file: &Path, progress: &dyn Progress) -> Result<()> {
-        const DUE: [MachineState; 2] = [MachineState::PoweredOff, MachineState::Aborted];
         let file_text = file.to_str().ok_or_else(|| Error::Io {
             operation: "name to VirtualBox",
             path: file.to_owned(),
@@ -118,8 +117,10 @@ impl VBoxManage {
             if is_it && is_saved_state_named(&status)? {
                 return Ok(Standing::Done(()));
             }
-            standing(status.state, &[], &DUE)
-                .map_err(|state| refused("give a saved state to", id, state))
+            match status.state {
+                state if state.is_off() => Ok(Standing::Due(format!("the machine is {state}"))),
+                state => Err(refused("give a saved state to", id, state)),
+            }
         })
     }
 
