@@ -43,6 +43,7 @@ mod lock;
 mod permission;
 mod platform;
 mod portable;
+mod ticks;
 mod verdict;
 
 pub use error::{Error, ErrorKind, Result};

@@ -15,7 +15,7 @@ use crate::manifest::{
     CaptureRecord, FileRecord, FileRole, MANIFEST_VERSION, MachineRecord, Manifest, Stamp, own_path,
 };
 use crate::tracking::{self, ChangeLists, Tracker};
-use crate::{grid, platform, portable, snapshot};
+use crate::{grid, platform, portable, snapshot, ticks};
 
 /// A machine while it is read.
 pub(super) struct Subject<'a> {
@@ -173,7 +173,7 @@ impl<'a> Subject<'a> {
         if ingested.stamp != file.stamp {
             return Err(self.changed(file.source.local.display().to_string()));
         }
-        let settled = is_settled(&ingested.stamp, read_at);
+        let settled = ticks::is_settled(&ingested.stamp, read_at);
         Ok(record(file, ingested.stamp, settled))
     }
 
@@ -313,15 +313,4 @@ fn record(file: &FilePlan, stamp: FileStamp, settled: bool) -> FileRecord {
         stamp: Stamp::from(stamp),
         grid_bytes: grid::size_of(&file.source.chunking),
     }
-}
-
-/// Whether a change after reading would show in the stamp.
-///
-/// File times move in ticks: of a few milliseconds on Linux, of two seconds on FAT. A file that was
-/// changed in the tick in which it was read could change once more without a trace; git's index
-/// guards against the same. Such a file is read again the next time.
-fn is_settled(stamp: &FileStamp, read_at: Timestamp) -> bool {
-    const COARSEST_TICK_NS: i128 = 2_000_000_000;
-    let latest = stamp.mtime_ns.max(stamp.ctime_ns);
-    latest.saturating_add(COARSEST_TICK_NS) < read_at.as_nanosecond()
 }

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use vrs_progress::Progress;
 use vrs_repository::id::SnapshotId;
-use vrs_repository::store::{FileStamp, PreviousFile, SnapshotStore};
+use vrs_repository::store::{PreviousFile, SnapshotStore};
 use vrs_vdisk::VdiHead;
 use vrs_virtualbox::MediumId;
 
@@ -21,6 +20,7 @@ use crate::host::Host;
 use crate::manifest::{FileRecord, Stamp, tree_path};
 use crate::platform;
 use crate::take::{FilePlan, TakePlan};
+use crate::ticks;
 
 /// The tracking of one take. The machine's lock is held and its images hold still from [`Tracker::begin`] until
 /// they were read. Dropped before [`Tracker::finish`], it leaves everything as it was.
@@ -353,7 +353,7 @@ impl Tracker<'_> {
                 merged: merged.collect::<Result<_>>()?,
                 active: disk.active,
             };
-            let stamp = settled_stamp(&disk.base)?;
+            let stamp = Stamp::from(ticks::settled_stamp(&disk.base)?);
             if disk.merged.is_none() && stamp != file.stamp {
                 return Err(Error::ChangedWhileRead {
                     name: record.machine_name.clone(),
@@ -446,24 +446,6 @@ fn wrong_bytes(
     Ok(wrong
         .map(|chunk| chunk.end.saturating_sub(chunk.start))
         .sum())
-}
-
-/// File times move in ticks: of a few milliseconds, or of two seconds where they are whole ones, as on FAT.
-const TICK: Duration = Duration::from_millis(20);
-const COARSE_TICK: Duration = Duration::from_secs(2);
-
-/// The stamp of a file in which every later change would show.
-fn settled_stamp(path: &Path) -> Result<Stamp> {
-    let look = || FileStamp::of(path).map_err(|error| Error::io("look at", path, error));
-    let stamp = look()?;
-    let latest = stamp.mtime_ns.max(stamp.ctime_ns);
-    let is_coarse = latest.checked_rem(1_000_000_000) == Some(0);
-    let tick = if is_coarse { COARSE_TICK } else { TICK };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = now.map_or(0, |now| i128::try_from(now.as_nanos()).unwrap_or(i128::MAX));
-    let age = u64::try_from(now.saturating_sub(latest)).unwrap_or(0);
-    std::thread::sleep(tick.saturating_sub(Duration::from_nanos(age)));
-    Ok(look()?.into())
 }
 
 fn file_of<'a>(files: &'a [FileRecord], original: &Path) -> Option<&'a FileRecord> {
