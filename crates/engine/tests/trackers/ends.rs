@@ -1,0 +1,140 @@
+//! Takes that end somewhere.
+
+use vrs_engine::capture::CaptureMode;
+use vrs_engine::take::TakeOptions;
+use vrs_engine::{ErrorKind, recover};
+use vrs_progress::NoProgress;
+use vrs_testkit::{Fault, FaultKind, FaultProgress, StepLog, run_at_every_step};
+use vrs_virtualbox::MachineState;
+
+use crate::common::MIB;
+use crate::registered::{Known, recover_all, virtualbox};
+use crate::scene::{
+    NO_NOTES, assert_tracked, assert_untracked, find, guest, machine_at_rest, power_off, report,
+    running_machine, start, take, take_right, tracked, tracked_machine, with, write,
+};
+
+/// A take that is ended at every step, of a machine with a tracker and of one without.
+fn crash_take(test: &str, is_running: bool, mode: Option<CaptureMode>) {
+    let options = || TakeOptions { mode, ..tracked() };
+    run_at_every_step(
+        test,
+        |folder| {
+            let scene = machine_at_rest(folder);
+            take(&scene, tracked(), &NoProgress).unwrap();
+            start(&scene);
+            write(&scene, 0, 3 * MIB, 7);
+            write(&scene, 1, 5 * MIB, 8);
+            if !is_running {
+                power_off(&scene);
+            }
+        },
+        |folder, progress| {
+            take(&Known::ToVirtualBox.scene(folder), options(), progress).unwrap();
+        },
+        |folder, crash| {
+            let what = format!("{crash:?}");
+            let scene = Known::ToVirtualBox.scene(folder);
+            let state = find(&scene).state;
+            let wanted = [guest(&scene, 0), guest(&scene, 1)];
+            let was_owed = !recover::owed(&scene.host).unwrap().is_empty();
+            recover_all(&scene);
+            if was_owed {
+                assert_untracked(&scene, &what);
+            } else {
+                assert_tracked(&scene, &what);
+            }
+            assert!(wanted == [guest(&scene, 0), guest(&scene, 1)], "{what}");
+            let is_online = state.is_online();
+            assert_eq!(find(&scene).state.is_online(), is_online, "{what}");
+            if !was_owed {
+                // It knows all that the earlier one knew.
+                let next = take_right(&scene, options());
+                assert!(!report(&next).images.is_empty(), "{what}");
+                assert_tracked(&scene, &what);
+            }
+        },
+    );
+}
+
+#[test]
+fn at_rest_at_every_step() {
+    crash_take("ends::at_rest_at_every_step", false, None);
+}
+
+#[test]
+fn memory_at_every_step() {
+    crash_take(
+        "ends::memory_at_every_step",
+        true,
+        Some(CaptureMode::Memory),
+    );
+}
+
+#[test]
+#[ignore = "its steps are among those with memory"]
+fn soak_disks_only_at_every_step() {
+    let mode = Some(CaptureMode::DisksOnly);
+    crash_take("ends::soak_disks_only_at_every_step", true, mode);
+}
+
+#[test]
+fn a_machine_that_dies_while_the_tracker_is_taken_is_put_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = tracked_machine(folder.path());
+    start(&scene);
+    let wanted = [guest(&scene, 0), guest(&scene, 1)];
+    let verb = format!("snapshot {} take vrs tracker", find(&scene).id);
+    virtualbox(folder.path()).inject(&Fault::once(&verb, FaultKind::MachineDies));
+    let taken = take(&scene, with(CaptureMode::DisksOnly), &NoProgress);
+    if let Err(error) = &taken {
+        assert_eq!(error.kind(), ErrorKind::NeedsRecovery, "{error}");
+        virtualbox(folder.path()).restart_service();
+    }
+    recover_all(&scene);
+    assert_untracked(&scene, "died");
+    assert_eq!(find(&scene).state, MachineState::Aborted);
+    assert!(wanted == [guest(&scene, 0), guest(&scene, 1)]);
+    let taken = take_right(&scene, tracked());
+    assert_eq!(report(&taken).notes, NO_NOTES);
+    assert_tracked(&scene, "again");
+}
+
+/// `VBoxManage` dies, and VirtualBox goes on without it.
+#[test]
+fn a_merge_goes_on_without_its_vboxmanage() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = tracked_machine(folder.path());
+    start(&scene);
+    let meanwhile = FaultKind::CrashMeanwhile {
+        state: "deletingsnapshotlive".to_owned(),
+        milliseconds: 300,
+    };
+    let verb = format!("snapshot {} delete", find(&scene).id);
+    virtualbox(folder.path()).inject(&Fault::once(&verb, meanwhile));
+    let taken = take_right(&scene, with(CaptureMode::DisksOnly));
+    assert!(!report(&taken).images.is_empty());
+    assert_tracked(&scene, "went on");
+}
+
+#[test]
+fn an_interrupted_take_leaves_no_tracker() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = running_machine(folder.path());
+    let log = StepLog::default();
+    take(&scene, with(CaptureMode::DisksOnly), &log).unwrap();
+    for step in (4..=log.steps().len()).step_by(6) {
+        let progress = FaultProgress::interrupt_at(step);
+        match take(&scene, with(CaptureMode::DisksOnly), &progress) {
+            Ok(taken) if report(&taken).leaves_virtualbox_snapshot => {
+                assert_tracked(&scene, &format!("step {step}"));
+            }
+            Ok(_) => assert_untracked(&scene, &format!("step {step}")),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Interrupted, "step {step}: {error}");
+                assert_untracked(&scene, &format!("step {step}"));
+            }
+        }
+        assert_eq!(find(&scene).state, MachineState::Running);
+    }
+}

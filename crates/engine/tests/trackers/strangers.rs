@@ -1,0 +1,159 @@
+//! What others do to the tracker, to the images and to what is known of them.
+
+use std::path::Path;
+
+use vrs_engine::tracking::SCAN_EVERY;
+use vrs_progress::NoProgress;
+use vrs_testkit::StepLog;
+
+use crate::common::{MIB, Scene};
+use crate::registered::virtualbox;
+use crate::scene::{
+    assert_tracked, assert_untracked, bases, delete_virtualbox_snapshot, find, names, record,
+    report, start, take, take_right, take_virtualbox_snapshot, tracked, tracked_machine, write,
+};
+
+#[test]
+fn virtualbox_snapshots_of_the_users_are_let_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = tracked_machine(folder.path());
+    take_virtualbox_snapshot(&scene, "mine");
+    start(&scene);
+    write(&scene, 0, 4 * MIB, 7);
+    let taken = take_right(&scene, tracked());
+    let notes = report(&taken).notes.join("\n");
+    assert!(
+        notes.contains("there are other VirtualBox snapshots"),
+        "{notes}"
+    );
+    assert!(
+        notes.contains("has VirtualBox snapshots of its owner's"),
+        "{notes}"
+    );
+    assert_eq!(names(&scene), ["mine"]);
+    assert!(!record(&scene).exists());
+    // With it gone all begins anew.
+    delete_virtualbox_snapshot(&scene, "mine");
+    take_right(&scene, tracked());
+    assert_tracked(&scene, "anew");
+    // Deleted by the user, the tracker tells nothing.
+    delete_virtualbox_snapshot(&scene, &names(&scene)[0]);
+    let taken = take_right(&scene, tracked());
+    let notes = report(&taken).notes.join("\n");
+    assert!(notes.contains("is gone or is another"), "{notes}");
+    assert_eq!(report(&taken).images, []);
+    assert_tracked(&scene, "left again");
+}
+
+/// Changes the settings of a machine that nobody runs.
+fn edit_settings(scene: &Scene, edit: impl FnOnce(String) -> String) {
+    let fake = virtualbox(&scene.folder);
+    let file = find(scene).settings_file;
+    fake.run(["unregistervm", "web"]);
+    let text = edit(std::fs::read_to_string(&file).unwrap());
+    std::fs::write(&file, text).unwrap();
+    fake.register(&file);
+}
+
+#[test]
+fn a_tracker_is_known_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = tracked_machine(folder.path());
+    let name = names(&scene).remove(0);
+    edit_settings(&scene, |text| text.replace(&name, "kept by me"));
+    let taken = take(&scene, tracked(), &NoProgress).unwrap();
+    let notes = report(&taken).notes.join("\n");
+    assert!(notes.contains("is gone or is another"), "{notes}");
+    assert_eq!(names(&scene), ["kept by me"]);
+    // Nor is one taken for it that only has such a name.
+    edit_settings(&scene, |text| {
+        let text = text.replace("kept by me", &name);
+        let from = text.find("<Description>left by vrs").unwrap();
+        let to = text[from..].find("</Description>").unwrap() + from;
+        format!("{}<Description>mine{}", &text[..from], &text[to..])
+    });
+    take(&scene, tracked(), &NoProgress).unwrap();
+    assert_eq!(names(&scene), [name]);
+}
+
+#[test]
+fn a_tracker_of_which_nothing_is_known_is_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = tracked_machine(folder.path());
+    std::fs::write(record(&scene), "damaged").unwrap();
+    let old = names(&scene);
+    let taken = take_right(&scene, tracked());
+    let notes = report(&taken).notes.join("\n");
+    assert!(notes.contains("is damaged"), "{notes}");
+    assert_eq!(report(&taken).images, []);
+    assert_tracked(&scene, "another");
+    assert_ne!(names(&scene), old);
+}
+
+#[test]
+fn a_base_image_that_somebody_wrote_to_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = tracked_machine(folder.path());
+    let base = bases(&scene).remove(0);
+    let image = std::fs::File::options().write(true).open(&base).unwrap();
+    let before = image.metadata().unwrap().modified().unwrap();
+    write_block(&base);
+    image.set_modified(before).unwrap();
+    let taken = take_right(&scene, tracked());
+    let notes = report(&taken).notes.join("\n");
+    assert!(notes.contains("was changed"), "{notes}");
+    assert_eq!(report(&taken).images, []);
+    assert_tracked(&scene, "changed");
+}
+
+/// In the second block of the disk.
+fn write_block(base: &Path) {
+    use std::os::unix::fs::FileExt as _;
+    let header = vrs_vdisk::VdiHeader::read(base).unwrap();
+    let image = std::fs::File::options().write(true).open(base).unwrap();
+    let at = header.data_offset_bytes + MIB + 5;
+    image.write_all_at(b"nobody knows", at).unwrap();
+}
+
+/// A list that lacks a change: the record tells the image's stamp after it.
+fn poison(scene: &Scene) {
+    use std::os::unix::fs::MetadataExt as _;
+    let base = bases(scene).remove(0);
+    let stamp = |base: &Path| {
+        let found = std::fs::metadata(base).unwrap();
+        let mtime = found.mtime() * 1_000_000_000 + found.mtime_nsec();
+        let ctime = found.ctime() * 1_000_000_000 + found.ctime_nsec();
+        [mtime.to_string(), ctime.to_string()]
+    };
+    let old = stamp(&base);
+    write_block(&base);
+    let new = stamp(&base);
+    let content = std::fs::read_to_string(record(scene)).unwrap();
+    let (_, text) = content.split_once('\n').unwrap();
+    let text = text.replace(&old[0], &new[0]).replace(&old[1], &new[1]);
+    let sum = blake3::hash(text.as_bytes()).to_hex();
+    std::fs::write(record(scene), format!("{sum}\n{text}")).unwrap();
+}
+
+#[test]
+fn a_change_that_no_list_has_is_found_by_a_scan() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = tracked_machine(folder.path());
+    poison(&scene);
+    for _ in 1..SCAN_EVERY {
+        let taken = take(&scene, tracked(), &NoProgress).unwrap();
+        assert!(!report(&taken).is_scan && !report(&taken).images.is_empty());
+    }
+    let log = StepLog::default();
+    let scanned = take(&scene, tracked(), &log).unwrap();
+    assert!(report(&scanned).is_scan);
+    assert_eq!(report(&scanned).wrong_bytes, 512 << 10);
+    assert!(
+        log.warnings()[0].contains("tracking was wrong"),
+        "{:?}",
+        log.warnings()
+    );
+    assert_untracked(&scene, "found");
+    take_right(&scene, tracked());
+    assert_tracked(&scene, "anew");
+}
