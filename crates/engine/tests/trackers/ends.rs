@@ -1,17 +1,20 @@
 //! Takes that end somewhere.
 
+use std::cell::RefCell;
+
 use vrs_engine::capture::CaptureMode;
+use vrs_engine::recover::Recovered;
 use vrs_engine::take::TakeOptions;
-use vrs_engine::{ErrorKind, recover};
+use vrs_engine::{ErrorKind, recover, restore};
 use vrs_progress::NoProgress;
 use vrs_testkit::{Fault, FaultKind, FaultProgress, StepLog, run_at_every_step};
 use vrs_virtualbox::MachineState;
 
-use crate::common::MIB;
+use crate::common::{MIB, Scene};
 use crate::registered::{Known, recover_all, virtualbox};
 use crate::scene::{
-    NO_NOTES, assert_tracked, assert_untracked, find, guest, machine_at_rest, power_off, report,
-    running_machine, start, take, take_right, tracked, tracked_machine, with, write,
+    NO_NOTES, assert_tracked, assert_untracked, find, guest, machine_at_rest, names, power_off,
+    report, running_machine, start, take, take_right, tracked, tracked_machine, with, write,
 };
 
 /// A take that is ended at every step, of a machine with a tracker and of one without.
@@ -53,6 +56,39 @@ fn crash_take(test: &str, is_running: bool, mode: Option<CaptureMode>) {
                 assert!(!report(&next).images.is_empty(), "{what}");
                 assert_tracked(&scene, &what);
             }
+        },
+    );
+}
+
+/// A restore that is ended at every step, of a machine that has a tracker and was used since.
+#[test]
+fn restore_at_every_step() {
+    let guests = RefCell::new([Vec::new(), Vec::new()]);
+    let both = |scene: &Scene| [guest(scene, 0), guest(scene, 1)];
+    run_at_every_step(
+        "ends::restore_at_every_step",
+        |folder| drop(guests.replace(both(&tracked_machine(folder)))),
+        |folder, progress| {
+            let scene = Known::ToVirtualBox.scene(folder);
+            let plan = scene.plan_restore("web@latest").unwrap();
+            restore::execute(&scene.host, scene.store(), &plan, progress).unwrap();
+        },
+        |folder, crash| {
+            let what = format!("{crash:?}");
+            let scene = Known::ToVirtualBox.scene(folder);
+            let recovered = recover_all(&scene);
+            let is_as_it_was = both(&scene) == *guests.borrow();
+            if let [Recovered::Finished(_)] = recovered.as_slice() {
+                assert!(!is_as_it_was, "{what}");
+                assert_untracked(&scene, &what);
+            } else {
+                assert!(is_as_it_was, "{what}: {recovered:?}");
+                assert_eq!(names(&scene).len(), 1, "{what}");
+            }
+            take_right(&scene, tracked());
+            assert_tracked(&scene, &what);
+            scene.restore("web@latest");
+            assert_untracked(&scene, &what);
         },
     );
 }

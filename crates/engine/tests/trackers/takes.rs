@@ -2,9 +2,10 @@
 
 use vrs_engine::Error;
 use vrs_engine::capture::CaptureMode;
-use vrs_engine::take::{TakeOptions, TakePlan};
+use vrs_engine::machine::Machine;
+use vrs_engine::take::{self, TakeOptions, TakePlan};
 use vrs_progress::NoProgress;
-use vrs_testkit::{Fault, FaultKind};
+use vrs_testkit::{Fault, FaultKind, SampleDisk, SampleMachine};
 use vrs_virtualbox::MachineState;
 
 use crate::common::{MIB, Scene};
@@ -63,6 +64,40 @@ fn a_running_machine_is_read_where_it_changed() {
             );
             assert_eq!(find(&scene).state, MachineState::Running);
         }
+    }
+}
+
+#[test]
+fn each_machine_of_a_set_has_a_tracker_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = running_machine(folder.path());
+    let mut second = SampleMachine::builder(&scene.machines(), "db")
+        .disk(SampleDisk::dynamic(8 * MIB))
+        .build();
+    second.fill(0, 0, 6 * MIB as usize, 3);
+    virtualbox(folder.path()).register(&second.settings_path());
+    virtualbox(folder.path()).run(["startvm", "db", "--type", "headless"]);
+    let take_both = || {
+        let plans = ["web", "db"].map(|name| {
+            let machine = Machine::find(&scene.host, name).unwrap();
+            TakePlan::make(&scene.host, scene.store(), &machine, tracked()).unwrap()
+        });
+        let taken = take::execute_together(&scene.host, scene.store(), &plans, &NoProgress);
+        let taken = taken.unwrap().into_iter().map(Result::unwrap);
+        let [first, second] = taken.collect::<Vec<_>>().try_into().unwrap();
+        assert!(report(&first).leaves_virtualbox_snapshot);
+        assert!(report(&second).leaves_virtualbox_snapshot);
+        [first, second].map(|taken| vouched_bytes(report(&taken)))
+    };
+    let first = take_both();
+    assert!(first.iter().all(Vec::is_empty), "{first:?}");
+    write(&scene, 0, 4 * MIB, 9);
+    assert_eq!(take_both(), [vec![3 * MIB, 8 * MIB], vec![6 * MIB]]);
+    let driver = scene.host.virtualbox().unwrap();
+    for name in ["web", "db"] {
+        let machine = Machine::find(&scene.host, name).unwrap();
+        assert_eq!(machine.state, MachineState::Running);
+        assert_eq!(driver.virtualbox_snapshots(machine.id).unwrap().len(), 1);
     }
 }
 
