@@ -227,6 +227,18 @@ pub fn free_bytes(path: &Path) -> Result<u64> {
     fs4::available_space(path).map_err(|error| Error::io("ask for the free space of", path, error))
 }
 
+/// Each of some places, and how many bytes are needed in all on its volume.
+pub fn needed_on_volumes(needed: &[(PathBuf, u64)]) -> impl Iterator<Item = (&Path, u64)> {
+    needed.iter().map(|(place, _)| {
+        let volume = volume_of(place);
+        let here = needed
+            .iter()
+            .filter(|(other, _)| volume_of(other) == volume);
+        let bytes = here.map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
+        (place.as_path(), bytes)
+    })
+}
+
 /// Bytes that a file takes on its volume; its length where that is not known.
 pub fn allocated_bytes(path: &Path) -> Result<u64> {
     let metadata = fs::metadata(path).map_err(|error| Error::io("look at", path, error))?;

@@ -88,13 +88,23 @@ impl<'a> Capture<'a> {
         let Some(id) = self.transient_virtualbox_snapshot()? else {
             return Ok(());
         };
-        self.announce(Step::Merge)?;
+        self.delete(id, Step::Merge, "virtualbox-snapshot-delete")
+    }
+
+    /// Deletes a VirtualBox snapshot of vrs's own, which merges its images.
+    pub(super) fn delete(
+        &mut self,
+        id: VirtualBoxSnapshotId,
+        step: Step,
+        announced: &'static str,
+    ) -> Result<()> {
+        self.announce(step)?;
         self.progress.phase(Phase {
             name: "merging",
             subject: self.intent.machine_name.clone(),
             total_bytes: None,
         });
-        self.progress.step("virtualbox-snapshot-delete");
+        self.progress.step(announced);
         let machine = self.intent.machine;
         Ok(self
             .virtualbox

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use vrs_progress::Phase;
 use vrs_vdisk::VdiHead;
 use vrs_virtualbox::{
     HardDisk, ListedVirtualBoxSnapshot, MachineSettings, TakeVirtualBoxSnapshot,
@@ -51,17 +50,7 @@ impl Capture<'_> {
     }
 
     fn delete_tracker(&mut self, id: VirtualBoxSnapshotId, step: Step) -> Result<()> {
-        self.announce(step)?;
-        self.progress.phase(Phase {
-            name: "merging",
-            subject: self.intent.machine_name.clone(),
-            total_bytes: None,
-        });
-        self.progress.step("tracker-delete");
-        let machine = self.intent.machine;
-        Ok(self
-            .virtualbox
-            .delete_virtualbox_snapshot(machine, id, self.progress)?)
+        self.delete(id, step, "tracker-delete")
     }
 
     /// Takes the VirtualBox snapshot that stays until the next take. One of a running machine holds no RAM.

@@ -219,16 +219,14 @@ impl Taking<'_> {
                 let label = subject.label(self.host, self.begun, self.set);
                 Ok((manifest, ingest.commit(&label)?))
             });
-        let (manifest, (id, stats)) = match (committed, held.take()) {
-            (Ok(committed), capture) => {
-                held = capture;
-                committed
-            }
-            (Err(error), Some(capture)) => {
-                let_go(self.host, capture, self.progress);
+        let (manifest, (id, stats)) = match committed {
+            Ok(committed) => committed,
+            Err(error) => {
+                if let Some(capture) = held {
+                    let_go(self.host, capture, self.progress);
+                }
                 return Err(error);
             }
-            (Err(error), None) => return Err(error),
         };
         let tracking = tracker.map(|tracker| tracker.finish(id, &manifest.files, left.as_ref()));
         let taken = Taken {

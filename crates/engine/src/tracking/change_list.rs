@@ -4,8 +4,6 @@
 //! Why it is right: docs/design/tracking.md. Guarantees: a head that was damaged since is recognised by its
 //! checksum and never used. Not guaranteed: that nobody else wrote to the image; [`super::differencing`] looks.
 
-use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -66,54 +64,41 @@ impl HeldHead {
         let folder = path.parent().unwrap_or(Path::new("/"));
         platform::create_private_folder(folder).map_err(|error| error.to_string())?;
         head.save(&path).map_err(|error| error.to_string())?;
-        let checksum = checksum_of(&path).map_err(|error| error.to_string())?;
+        let content = std::fs::read(&path).map_err(|error| error.to_string())?;
         Ok(Self {
             path,
-            checksum,
+            checksum: checksum_of(&content),
             image_bytes,
         })
     }
 
-    /// Whether the file is the one that was kept.
-    pub(crate) fn is_sound(&self) -> bool {
-        checksum_of(&self.path).is_ok_and(|checksum| checksum == self.checksum)
-    }
-
+    /// Fails where the file is not the one that was kept.
     fn load(&self) -> Result<VdiHead, String> {
-        if !self.is_sound() {
-            return Err("what was kept of its block map is gone or damaged".to_owned());
-        }
-        let read = || {
-            let file = File::open(&self.path)?;
-            VdiHead::read(self.image_bytes, |offset_bytes, buffer: &mut [u8]| {
-                read_at(&file, offset_bytes, buffer)
-            })
-        };
-        let head = read().map_err(|error: io::Error| error.to_string())?;
-        head.map_err(|fault| fault.to_string())
+        let content = std::fs::read(&self.path).ok();
+        let content = content
+            .filter(|content| checksum_of(content) == self.checksum)
+            .ok_or("what was kept of its block map is gone or damaged")?;
+        let head = VdiHead::read(self.image_bytes, |offset_bytes, buffer: &mut [u8]| {
+            copy_from(&content, offset_bytes, buffer);
+            Ok::<_, String>(())
+        });
+        head?.map_err(|fault| fault.to_string())
     }
 }
 
-/// What lies behind the end of the file is data of the image, which was not kept.
-fn read_at(file: &File, offset_bytes: u64, buffer: &mut [u8]) -> io::Result<()> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut file = file;
-    file.seek(SeekFrom::Start(offset_bytes))?;
-    let mut rest = buffer;
-    while !rest.is_empty() {
-        match file.read(rest)? {
-            0 => {
-                rest.fill(0);
-                break;
-            }
-            length => rest = rest.get_mut(length..).unwrap_or_default(),
-        }
-    }
-    Ok(())
+/// What lies behind the end is data of the image, which was not kept.
+fn copy_from(content: &[u8], offset_bytes: u64, buffer: &mut [u8]) {
+    let start = usize::try_from(offset_bytes).unwrap_or(usize::MAX);
+    let kept = content.get(start..).unwrap_or_default();
+    let kept = kept.iter().chain(std::iter::repeat(&0));
+    buffer
+        .iter_mut()
+        .zip(kept)
+        .for_each(|(to, from)| *to = *from);
 }
 
-fn checksum_of(path: &Path) -> io::Result<String> {
-    Ok(blake3::hash(&std::fs::read(path)?).to_hex().to_string())
+fn checksum_of(content: &[u8]) -> String {
+    blake3::hash(content).to_hex().to_string()
 }
 
 /// A path for a head that nothing has.

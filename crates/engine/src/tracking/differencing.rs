@@ -161,16 +161,11 @@ impl TrackerPlan {
             return Ok(());
         }
         let merges = merges(inventory);
-        for (base, _) in &merges {
-            let volume = platform::volume_of(base);
-            let here = merges
-                .iter()
-                .filter(|(other, _)| platform::volume_of(other) == volume);
-            let bytes = here.map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
+        for (base, bytes) in platform::needed_on_volumes(&merges) {
             if platform::free_bytes(base)? < bytes {
                 return Err(Error::NoRoomToMerge {
                     name: machine.name.clone(),
-                    base: base.clone(),
+                    base: base.to_owned(),
                     needed_mib: bytes.div_ceil(1 << 20),
                 });
             }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use vrs_virtualbox::{Attachment, VirtualBoxSnapshot};
+use vrs_virtualbox::{Attachment, Medium, VBoxManage, VirtualBoxSnapshot};
 
 use super::differencing::{TrackerSnapshot, hard_disks, medium};
 use crate::capture::CaptureMode;
@@ -45,13 +45,16 @@ pub(super) fn reason_against(
     if inventory.needs_own_registry() || hard_disks(settings).next().is_none() {
         return text("its disks are not its own");
     }
-    let unfit = hard_disks(settings).find_map(|disk| unfit_disk(host, machine, inventory, disk));
+    let Some(Ok(media)) = host.virtualbox().map(VBoxManage::media) else {
+        return text("VirtualBox does not tell its images");
+    };
+    let unfit = hard_disks(settings).find_map(|disk| unfit_disk(&media, machine, inventory, disk));
     unfit.or_else(|| room_is_short(machine, inventory))
 }
 
 /// Why a disk's changes cannot be listed.
 fn unfit_disk(
-    host: &Host,
+    media: &[Medium],
     machine: &Machine,
     inventory: &Inventory,
     attachment: &Attachment,
@@ -77,10 +80,6 @@ fn unfit_disk(
             "'{name}' is made smaller when the guest discards blocks"
         ));
     }
-    let media = host.virtualbox().map(|driver| driver.media());
-    let Some(Ok(media)) = media else {
-        return Some("VirtualBox does not tell its images".to_owned());
-    };
     let is_shared = media.iter().any(|medium| {
         let is_it = medium.id == base.id || medium.id == attached.id;
         let by_other = medium.used_by.iter().any(|user| *user != machine.id);
@@ -114,14 +113,8 @@ fn room_is_short(machine: &Machine, inventory: &Inventory) -> Option<String> {
         needed.push((folder.to_owned(), bytes));
         needed.push((base.location.clone(), bytes));
     }
-    let is_short = needed.iter().any(|(place, _)| {
-        let volume = platform::volume_of(place);
-        let here = needed
-            .iter()
-            .filter(|(other, _)| platform::volume_of(other) == volume);
-        let bytes = here.map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
-        platform::free_bytes(place).is_ok_and(|free| free < bytes)
-    });
+    let is_short = platform::needed_on_volumes(&needed)
+        .any(|(place, bytes)| platform::free_bytes(place).is_ok_and(|free| free < bytes));
     is_short.then(|| {
         "there is no room for all that its guest could write until the next take, and for merging it".to_owned()
     })
