@@ -13,7 +13,7 @@ use rustic_core::repofile::{BlobType, NodeType};
 use rustic_core::{FileType, Id, TreeId};
 use vrs_progress::{Counter, Phase, Progress};
 
-use crate::blob::unseal;
+use crate::blob::Unsealer;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId, SnapshotId};
 use crate::index::{BlobLocation, Index, IndexPack, LoadedIndex, PackEntry, PackNumber};
@@ -492,10 +492,12 @@ impl ResticRepository {
             Err(error) => flaws.texts.push(whole_text(&error)),
         }
         let content = self.small_pack(id, size_bytes);
+        let mut unsealer = Unsealer::new(&self.key);
         for blob in blobs {
             let location = &blob.location;
             let flaw = match content.part(self, id, location) {
-                Ok(sealed) => unseal(&self.key, &blob.id, location, &sealed)
+                Ok(sealed) => unsealer
+                    .unseal(&blob.id, location, &mut Vec::from(sealed))
                     .err()
                     .map(str::to_owned),
                 Err(error) if error.is_of_whole_storage() => return Err(error),

@@ -283,15 +283,11 @@ impl Worker<'_> {
 
     fn fill(&self, buffer: &mut Vec<u8>, range: &Range<u64>) -> Result<()> {
         let intake = self.intake;
-        let length = range.end.saturating_sub(range.start);
-        // What is in it is read over.
-        buffer.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);
-        if platform::is_hole(intake.file, range.start, length) {
-            buffer.fill(0);
-            return Ok(());
-        }
-        let read = platform::read_full_at(intake.file, buffer, range.start)
+        let read = platform::read_range(intake.file, range, buffer)
             .map_err(|error| Error::local(intake.path, "read", Some(range.start), error))?;
+        let Some(read) = read else {
+            return Ok(());
+        };
         intake
             .tally
             .read_bytes

@@ -6,6 +6,7 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 use std::time::SystemTime;
@@ -74,6 +75,23 @@ pub fn open_target(path: &Path, is_new: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(is_new);
     no_follow(&mut options).open(path)
+}
+
+/// Gives the buffer the length of a range and fills it as far as the file goes. Returns the number of bytes that
+/// were read; none for a hole, of which all are zeros.
+pub(crate) fn read_range(
+    file: &File,
+    range: &Range<u64>,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Option<usize>> {
+    let length_bytes = range.end.saturating_sub(range.start);
+    // What is in it is read over.
+    buffer.resize(usize::try_from(length_bytes).unwrap_or(usize::MAX), 0);
+    if is_hole(file, range.start, length_bytes) {
+        buffer.fill(0);
+        return Ok(None);
+    }
+    read_full_at(file, buffer, range.start).map(Some)
 }
 
 /// Fills the buffer as far as the file goes. Returns the number of bytes.
@@ -311,7 +329,7 @@ mod holes {
     }
 }
 
-pub(crate) use holes::is_hole;
+use holes::is_hole;
 pub use holes::punch_hole;
 pub use system::{hostname, is_running, keep_from_terminal, set_mode};
 use system::{inode_and_ctime, no_follow, read_at, write_at};

@@ -12,7 +12,7 @@ use rustic_core::{FileType, Id};
 use vrs_progress::{Counter, Phase, Progress};
 
 use crate::adopt::adopt;
-use crate::blob::{Sealer, unseal};
+use crate::blob::{Sealer, Unsealer};
 use crate::check::Check;
 use crate::crypto::hash;
 use crate::error::{Error, ErrorKind, Result};
@@ -179,6 +179,7 @@ fn salvage(
     blobs: &[PackedBlob],
 ) -> Result<usize> {
     let content = repository.small_pack(pack.id, pack.size_bytes);
+    let mut unsealer = Unsealer::new(&repository.key);
     let mut kept: usize = 0;
     for blob in blobs {
         let sealed = match content.part(repository, pack.id, &blob.location) {
@@ -187,7 +188,8 @@ fn salvage(
             // A storage that cannot be read now is no reason to give anything up.
             Err(error) => return Err(error),
         };
-        if unseal(&repository.key, &blob.id, &blob.location, &sealed).is_err() {
+        let opened = &mut sealed.to_vec();
+        if unsealer.unseal(&blob.id, &blob.location, opened).is_err() {
             continue;
         }
         let location = &blob.location;

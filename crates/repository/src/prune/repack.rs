@@ -9,7 +9,7 @@ use vrs_progress::{Counter, Phase};
 
 use super::Scene;
 use super::fate::{CopiedBlob, Fate, Fates, Packs, each_needed};
-use crate::blob::unseal;
+use crate::blob::Unsealer;
 use crate::error::Result;
 use crate::id::PackId;
 use crate::pack::SealedBlob;
@@ -64,9 +64,10 @@ fn copy(scene: &Scene<'_>, sink: &Sink<'_>, pack: PackId, blobs: &[CopiedBlob]) 
     let repository = scene.repository;
     let size_bytes = scene.present.get(&pack).copied().unwrap_or_default();
     let content = repository.small_pack(pack, size_bytes);
+    let mut unsealer = Unsealer::new(&repository.key);
     for CopiedBlob { id, kind, location } in blobs {
         let sealed = content.part(repository, pack, location)?;
-        if let Err(flaw) = unseal(&repository.key, id, location, &sealed) {
+        if let Err(flaw) = unsealer.unseal(id, location, &mut sealed.to_vec()) {
             scene.progress.warn(&format!(
                 "chunk {} in pack {} is damaged: {flaw}; the pack stays; run 'vrs check --read-data' to learn what it affects",
                 id.short(),

@@ -292,15 +292,10 @@ impl Restore<'_> {
         buffer: &mut Vec<u8>,
     ) -> Result<Vec<Seen>> {
         self.go_on()?;
+        let read = platform::read_range(searched.file, &range, buffer)
+            .map_err(|error| Error::local(searched.path, "read", Some(range.start), error))?;
+        buffer.truncate(read.unwrap_or(buffer.len()));
         let length_bytes = range.end.saturating_sub(range.start);
-        buffer.resize(usize::try_from(length_bytes).unwrap_or(usize::MAX), 0);
-        if platform::is_hole(searched.file, range.start, length_bytes) {
-            buffer.fill(0);
-        } else {
-            let read = platform::read_full_at(searched.file, buffer, range.start)
-                .map_err(|error| Error::local(searched.path, "read", Some(range.start), error))?;
-            buffer.truncate(read);
-        }
         self.progress.add(Counter::Scanned, length_bytes);
         let mut rest = buffer.as_slice();
         let mut seen = Vec::new();
