@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use vrs_testkit::SampleDisk;
 
+use crate::measured::median_by;
 use crate::scene::Scene;
 
 const DISK_BYTES: u64 = 4 << 30;
@@ -67,16 +68,11 @@ impl Times {
         }
         Self {
             medians: [
-                ("take", median(takes)),
-                ("list", median(lists)),
-                ("restore", median(restores)),
+                ("take", median_by(&takes, Ord::cmp)),
+                ("list", median_by(&lists, Ord::cmp)),
+                ("restore", median_by(&restores, Ord::cmp)),
             ],
             taken: 1 + REPEATS,
         }
     }
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
 }

@@ -1,5 +1,6 @@
 //! A command that is run and measured.
 
+use std::cmp::Ordering;
 use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -20,6 +21,13 @@ impl Measured {
         let peak_bytes = self.usage.peak_bytes;
         peak_bytes.expect("a system that measures peak resident size")
     }
+}
+
+/// The middle one in some order; of an even number the upper one of the two.
+pub(crate) fn median_by<T: Clone>(all: &[T], order: impl FnMut(&T, &T) -> Ordering) -> T {
+    let mut all = all.to_vec();
+    all.sort_by(order);
+    all[all.len() / 2].clone()
 }
 
 /// Runs a command that must succeed.

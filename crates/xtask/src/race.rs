@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use crate::measured::Measured;
+use crate::measured::{Measured, median_by};
 use crate::programs::{Distance, Place, Program};
 use crate::states::States;
 use crate::storage::share_of_narrow_line;
@@ -195,9 +195,8 @@ fn median(costs: &[Cost]) -> Option<Cost> {
         return None;
     }
     Some(std::array::from_fn(|column| {
-        let mut all: Vec<f64> = costs.iter().map(|cost| cost[column]).collect();
-        all.sort_by(f64::total_cmp);
-        all[all.len() / 2]
+        let all: Vec<f64> = costs.iter().map(|cost| cost[column]).collect();
+        median_by(&all, f64::total_cmp)
     }))
 }
 

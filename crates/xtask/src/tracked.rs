@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 use vrs_testkit::{LoopDisk, SampleDisk};
 
-use crate::measured::Measured;
+use crate::measured::{Measured, median_by};
 use crate::programs::{Place, Program};
 use crate::scene::Scene;
 
@@ -101,7 +101,8 @@ impl Costs {
                 of_peer.push(cost(&store(peer, &scene, number)));
             }
         }
-        let mut medians = runs.into_iter().map(median);
+        let by_wall = |one: &Cost, other: &Cost| one.wall_seconds.total_cmp(&other.wall_seconds);
+        let mut medians = runs.iter().map(|costs| median_by(costs, by_wall));
         let mut next = || medians.next().expect("as many as there are programs");
         let (tracked, scanned) = (next(), next());
         let names = peers.iter().map(Program::name);
@@ -148,11 +149,6 @@ fn cost(measured: &Measured) -> Cost {
         processor_seconds: processor_time.map_or(f64::NAN, |time| time.as_secs_f64()),
         read_mebibytes: read_bytes.map(|bytes| bytes / 1_048_576.0),
     }
-}
-
-fn median(mut costs: Vec<Cost>) -> Cost {
-    costs.sort_by(|one, other| one.wall_seconds.total_cmp(&other.wall_seconds));
-    costs[costs.len() / 2]
 }
 
 fn row(name: &str, cost: &Cost, best: Option<[f64; 2]>) -> String {
