@@ -13,7 +13,8 @@ use vrs_progress::Progress;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PackId;
-use crate::index::{IndexPack, LoadedIndex};
+use crate::index::IndexPack;
+use crate::loaded_index::LoadedIndex;
 use crate::lock::SharedLock;
 use crate::pack::read_header;
 use crate::parallel;

@@ -112,7 +112,7 @@ impl Backend {
         Arc::new(rustic::ForRustic(self.clone()))
     }
 
-    fn create(&self) -> Result<()> {
+    pub(crate) fn create(&self) -> Result<()> {
         self.attempt(
             "create",
             || "the folders".to_owned(),

@@ -11,7 +11,8 @@ use crate::crypto::{Digester, MasterKey, hash};
 use crate::decompression::{decompress_through, decompress_to};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
-use crate::index::{BlobLocation, LoadedIndex, PackNumber};
+use crate::index::{BlobLocation, PackNumber};
+use crate::loaded_index::LoadedIndex;
 use crate::pack::SealedBlob;
 use crate::repository::ResticRepository;
 

@@ -18,7 +18,7 @@ use crate::blob::Sealer;
 use crate::block_list::BlockList;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, SnapshotId};
-use crate::index::LoadedIndex;
+use crate::loaded_index::LoadedIndex;
 use crate::repository::ResticRepository;
 use crate::sink::{ChunkRef, Sink};
 use crate::survival::{self, Needed};

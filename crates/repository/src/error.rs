@@ -402,6 +402,15 @@ pub enum Error {
     /// The system has no random numbers.
     #[error("the system gave no random numbers, so nothing can be encrypted; try again later")]
     NoRandom,
+
+    /// The system lets no more threads be started.
+    #[error(
+        "no thread could be started to derive the key from the password: {source}; end other programs and try again"
+    )]
+    NoThread {
+        /// As the system said it.
+        source: Source,
+    },
 }
 
 /// What kind of trouble an [`Error`] is, for exit codes.
@@ -469,7 +478,8 @@ impl Error {
             | Self::NoProgram { .. }
             | Self::LocalFile { .. }
             | Self::Broken { .. }
-            | Self::NoRandom => ErrorKind::Io,
+            | Self::NoRandom
+            | Self::NoThread { .. } => ErrorKind::Io,
             Self::UnsupportedLocation { .. }
             | Self::OldRepository { .. }
             | Self::UnusableName { .. } => ErrorKind::Unsupported,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A 32-byte identity, written as 64 hexadecimal digits.
+/// A 32-byte identity, written as 64 hexadecimal digits where people may read it.
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -51,13 +51,21 @@ macro_rules! hex_id {
 
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                hex::serde::serialize(self.0, serializer)
+                if serializer.is_human_readable() {
+                    hex::serde::serialize(self.0, serializer)
+                } else {
+                    self.0.serialize(serializer)
+                }
             }
         }
 
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                hex::serde::deserialize(deserializer).map(Self)
+                if deserializer.is_human_readable() {
+                    hex::serde::deserialize(deserializer).map(Self)
+                } else {
+                    <[u8; 32]>::deserialize(deserializer).map(Self)
+                }
             }
         }
 

@@ -4,16 +4,13 @@
 //! into memory. A blob may lie in several packs; all copies are known, so that damage to one of
 //! them is harmless.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use rustic_core::{FileType, repofile::BlobType};
+use rustic_core::repofile::BlobType;
 use serde::{Deserialize, Serialize};
 
 use crate::crypto::SEAL_BYTES;
-use crate::error::Result;
-use crate::id::{ChunkId, IndexId, PackId};
-use crate::object::Vault;
-use crate::parallel;
+use crate::id::{ChunkId, PackId};
 
 /// An index file as JSON (restic's design document, "Indexing").
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -96,7 +93,7 @@ impl ChunkNumber {
 }
 
 /// Number of a pack inside an [`Index`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct PackNumber(u32);
 
 impl PackNumber {
@@ -107,7 +104,7 @@ impl PackNumber {
 }
 
 /// Where one copy of a blob lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BlobLocation {
     pub(crate) pack: PackNumber,
     pub(crate) offset: u32,
@@ -149,11 +146,27 @@ impl BlobLocation {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Entry {
     id: ChunkId,
     location: BlobLocation,
 }
+
+impl Entry {
+    const fn key(&self) -> (ChunkId, PackNumber) {
+        (self.id, self.location.pack)
+    }
+}
+
+/// Some blobs of an index.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Entries {
+    chunks: Vec<Entry>,
+    trees: Vec<Entry>,
+}
+
+/// In one [`Entries`]: about a megabyte.
+const MOST_ENTRIES: usize = 16_384;
 
 /// All blobs of a repository.
 #[derive(Debug, Default)]
@@ -163,8 +176,42 @@ pub(crate) struct Index {
     packs: Vec<PackEntry>,
 }
 
+/// Sorts a list that may begin with many entries in order and end with few others, in the time that one
+/// look at each takes. No more than half of it is ever in memory twice.
+fn sort(list: &mut Vec<Entry>) {
+    let pairs = list.iter().zip(list.iter().skip(1));
+    let ordered = pairs.take_while(|(one, next)| one.key() <= next.key());
+    let sorted = ordered.count().saturating_add(1);
+    if sorted < list.len().div_ceil(2) {
+        list.sort_unstable_by_key(Entry::key);
+    } else if sorted < list.len() {
+        let mut rest = list.split_off(sorted);
+        rest.sort_unstable_by_key(Entry::key);
+        merge(list, rest);
+    }
+}
+
+/// Takes sorted entries into a sorted list.
+fn merge(list: &mut Vec<Entry>, mut rest: Vec<Entry>) {
+    let mut left = list.len();
+    list.extend_from_slice(&rest);
+    // From the end: whatever is overwritten has been moved, or is still in the rest.
+    let mut place = list.len();
+    while let (Some(last), Some(before)) = (rest.last(), place.checked_sub(1)) {
+        place = before;
+        let present = left.checked_sub(1);
+        let larger = present.filter(|at| list.get(*at).is_some_and(|one| one.key() > last.key()));
+        if let Some(from) = larger {
+            list.swap(place, from);
+            left = from;
+        } else if let (Some(to), Some(entry)) = (list.get_mut(place), rest.pop()) {
+            *to = entry;
+        }
+    }
+}
+
 /// A pack that the index knows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct PackEntry {
     pub(crate) id: PackId,
     pub(crate) size_bytes: u32,
@@ -193,9 +240,35 @@ impl Index {
     /// Makes it searchable.
     pub(crate) fn sort(&mut self) {
         for list in [&mut self.chunks, &mut self.trees] {
-            list.sort_unstable_by_key(|entry| (entry.id, entry.location.pack));
+            sort(list);
             list.shrink_to_fit();
         }
+    }
+
+    /// Takes over the packs and blobs of [`Self::packs`] and [`Self::entries`] of another index. Nothing
+    /// else may have been added before.
+    pub(crate) fn add_gathered(&mut self, packs: Vec<PackEntry>, blobs: Entries) {
+        self.packs.extend(packs);
+        self.chunks.extend(blobs.chunks);
+        self.trees.extend(blobs.trees);
+    }
+
+    /// All blobs, in order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Entries> + '_ {
+        let chunks = self.chunks.chunks(MOST_ENTRIES).map(|chunks| Entries {
+            chunks: chunks.to_vec(),
+            ..Entries::default()
+        });
+        let trees = self.trees.chunks(MOST_ENTRIES).map(|trees| Entries {
+            trees: trees.to_vec(),
+            ..Entries::default()
+        });
+        chunks.chain(trees)
+    }
+
+    /// How many copies of blobs there are.
+    pub(crate) const fn blob_count(&self) -> usize {
+        self.chunks.len().saturating_add(self.trees.len())
     }
 
     fn list(&self, kind: BlobType) -> &Vec<Entry> {
@@ -338,88 +411,42 @@ pub(crate) fn is_header_of(header: &[IndexBlob], blobs: &[PackedBlob]) -> bool {
             .all(|(one, other)| same(one, other))
 }
 
-/// A pack that a prune has marked to be removed later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mark {
-    pub(crate) pack: PackId,
-    pub(crate) size_bytes: u32,
-    /// When it was marked.
-    pub(crate) time: Option<jiff::Timestamp>,
-    /// Whether the pack was in no index when it was marked, so that nothing is known of its content.
-    pub(crate) is_orphan: bool,
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-impl Mark {
-    fn of(pack: &IndexPack) -> Self {
-        Self {
-            pack: pack.id,
-            size_bytes: pack.size_bytes(),
-            time: pack.time,
-            is_orphan: pack.blobs.is_empty(),
-        }
-    }
-}
+    use super::*;
 
-/// What the index files of a repository say.
-pub(crate) struct LoadedIndex {
-    /// The files it was made from.
-    pub(crate) files: Vec<IndexId>,
-    pub(crate) index: Index,
-    /// Packs that a prune has marked. One that an index file still names is not marked, whatever
-    /// another says: a prune may have been killed in between, or a snapshot may need it again.
-    pub(crate) marks: HashMap<PackId, Mark>,
-    /// One text for each index file that could not be read.
-    pub(crate) unreadable: Vec<String>,
-}
-
-impl LoadedIndex {
-    /// Reads the given index files; a damaged one does not make the others unusable.
-    pub(crate) fn read(vault: Vault<'_>, files: Vec<IndexId>, threads: usize) -> Result<Self> {
-        let mut loaded = Self {
-            files: Vec::new(),
-            index: Index::default(),
-            marks: HashMap::new(),
-            unreadable: Vec::new(),
+    fn entry(id: u8, pack: u32) -> Entry {
+        let pack = PackNumber(pack);
+        let location = BlobLocation {
+            pack,
+            offset: u32::from(id),
+            length: 1,
+            raw_and_flag: 1,
         };
-        parallel::each_short(
-            threads,
-            files.iter(),
-            |id| match vault.load::<IndexFile>(FileType::Index, *id) {
-                Err(error) if error.is_of_whole_storage() => Err(error),
-                read => Ok(read),
-            },
-            |read| loaded.add(read),
-        )?;
-        loaded.files = files;
-        loaded.index.sort();
-        let named: HashSet<PackId> = loaded.index.packs().map(|(_, pack)| pack.id).collect();
-        loaded.marks.retain(|id, _| !named.contains(id));
-        Ok(loaded)
+        let id = ChunkId::from_bytes([id; 32]);
+        Entry { id, location }
     }
 
-    fn add(&mut self, read: Result<IndexFile>) {
-        match read {
-            Ok(file) => {
-                file.packs.iter().for_each(|pack| self.index.add(pack));
-                file.packs_to_delete.iter().for_each(|pack| self.mark(pack));
-            }
-            Err(error) => self.unreadable.push(crate::repository::whole_text(&error)),
+    proptest! {
+        #[test]
+        fn a_list_is_sorted_wherever_its_order_ends(
+            first in prop::collection::vec(any::<(u8, u8)>(), 0..60),
+            rest in prop::collection::vec(any::<(u8, u8)>(), 0..60),
+        ) {
+            let entries = |list: &[(u8, u8)]| -> Vec<Entry> {
+                list.iter().map(|(id, pack)| entry(*id, u32::from(*pack))).collect()
+            };
+            let mut list = entries(&first);
+            list.sort_unstable_by_key(Entry::key);
+            list.extend(entries(&rest));
+            let mut expected: Vec<_> = list.iter().map(Entry::key).collect();
+            expected.sort_unstable();
+            sort(&mut list);
+            prop_assert_eq!(list.iter().map(Entry::key).collect::<Vec<_>>(), expected);
+            let own = |one: &Entry| ChunkId::from_bytes([one.location.offset as u8; 32]) == one.id;
+            prop_assert!(list.iter().all(own));
         }
-    }
-
-    /// Of two marks the later one counts: the earlier one is what a killed prune left of a time
-    /// before the pack was needed again.
-    fn mark(&mut self, pack: &IndexPack) {
-        let mark = Mark::of(pack);
-        let present = self.marks.entry(pack.id).or_insert(mark);
-        if mark.time > present.time {
-            *present = mark;
-        }
-    }
-
-    /// All packs that an index file names, marked ones included.
-    pub(crate) fn named_packs(&self) -> HashSet<PackId> {
-        let used = self.index.packs().map(|(_, pack)| pack.id);
-        used.chain(self.marks.keys().copied()).collect()
     }
 }

@@ -1,28 +1,24 @@
 //! From a password to the master key, and the keys of a repository.
 //!
 //! Every key file is tried, a damaged one does not hide the others, and a key counts only when it
-//! opens the configuration. Scrypt runs once per process and key; its cost is bounded, because the
-//! parameters come from a file that anybody with access to the storage can change.
+//! opens the configuration. A key is derived once per process and key file.
+
+mod derivation;
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{Timestamp, Zoned};
 use rustic_core::repofile::{ConfigFile, KeyFile};
 use rustic_core::{FileType, Id};
 use secrecy::zeroize::Zeroizing;
 
+use self::derivation::Cost;
 use crate::backend::{Backend, name};
 use crate::crypto::{MasterKey, hash};
 use crate::error::{Error, Result};
 use crate::object::Vault;
 use crate::password::Password;
 use crate::repository::{InitOptions, ResticRepository, whole_text};
-
-/// Four times what restic writes (N = 2^15, r = 8).
-const LARGEST_SCRYPT_BYTES: u64 = 128 << 20;
-/// What is mixed in all. restic chooses small N with large p where its measurement of the computer's
-/// speed was disturbed, so p by itself means nothing.
-const LARGEST_SCRYPT_WORK_BYTES: u64 = 16 * LARGEST_SCRYPT_BYTES;
 
 /// What the password opened.
 pub(crate) struct Opened {
@@ -61,7 +57,8 @@ fn try_key(
     password: &Password,
 ) -> Result<Option<Opened>> {
     let file = read_key_file(backend, id)?;
-    let Some(key) = master_key(&file, password) else {
+    let master = unlock(&file, password)?;
+    let Some(key) = master.as_ref().and_then(master_key) else {
         return Ok(None);
     };
     let vault = Vault {
@@ -88,22 +85,10 @@ pub(crate) fn read_key_file(backend: &Backend, id: &Id) -> Result<KeyFile> {
     }
     let file: KeyFile =
         serde_json::from_slice(&content).map_err(|error| damaged(error.to_string()))?;
-    if file.kdf == "scrypt" && is_affordable(file.n, file.r, file.p) {
-        Ok(file)
-    } else {
-        Err(damaged("its scrypt parameters are out of range".to_owned()))
+    match Cost::of(&file) {
+        Some(_) => Ok(file),
+        None => Err(damaged("its scrypt parameters are out of range".to_owned())),
     }
-}
-
-/// Whether these parameters of scrypt are possible and not too costly.
-fn is_affordable(n: u32, r: u32, p: u32) -> bool {
-    let bytes = u64::from(n).saturating_mul(r.into()).saturating_mul(128);
-    n.is_power_of_two()
-        && n > 1
-        && r > 0
-        && p > 0
-        && bytes <= LARGEST_SCRYPT_BYTES
-        && bytes.saturating_mul(p.into()) <= LARGEST_SCRYPT_WORK_BYTES
 }
 
 /// A key of a repository, as a list shows it.
@@ -196,16 +181,11 @@ impl ResticRepository {
     }
 
     fn write_key(&self, current: &Password, new: &Password, options: &InitOptions) -> Result<Id> {
-        let (hostname, username) = (options.hostname.clone(), options.username.clone());
-        let generated = read_key_file(&self.backend, &self.key_id)?
-            .key_from_password(&current.expose())
-            .and_then(|key| KeyFile::generate(key, &new.expose(), hostname, username, true));
-        let file =
-            generated.map_err(|error| self.backend.error("read", "the key in use", error))?;
-        let invalid = |error: serde_json::Error| self.backend.damaged("a new key", error);
-        let content = serde_json::to_vec(&file).map_err(invalid)?;
-        let id = Id::new(hash(&content));
-        self.backend.write(FileType::Key, id, content.into())?;
+        let master = unlock(&read_key_file(&self.backend, &self.key_id)?, current)?;
+        let master = master.ok_or_else(|| Error::WrongPassword {
+            location: self.backend.location().to_owned(),
+        })?;
+        let id = write(&self.backend, &master, new, options)?;
         // Before anybody relies on it.
         let config = self.backend.read(FileType::Config, Id::default())?;
         match try_key(&self.backend, &id, &config, new)? {
@@ -217,28 +197,62 @@ impl ResticRepository {
     }
 }
 
-fn master_key(file: &KeyFile, password: &Password) -> Option<MasterKey> {
-    let (encrypt, k, r) = file.key_from_password(&password.expose()).ok()?.to_keys();
-    let (encrypt, k, r) = (
-        Zeroizing::new(encrypt),
-        Zeroizing::new(k),
-        Zeroizing::new(r),
-    );
-    MasterKey::from_parts(&encrypt, &k, &r)
+/// The JSON of a master key.
+type MasterText = Zeroizing<Vec<u8>>;
+
+/// Writes a key file with which a password opens what is sealed with a master key. Returns its id.
+pub(crate) fn write(
+    backend: &Backend,
+    master: &MasterText,
+    password: &Password,
+    options: &InitOptions,
+) -> Result<Id> {
+    let mut salt = vec![0; 64];
+    getrandom::fill(&mut salt).map_err(|_| Error::NoRandom)?;
+    let derived = Cost::NEW.derive(password, &salt)?;
+    let derived = derived.ok_or_else(|| backend.damaged("a new key", "scrypt refused it"))?;
+    let (n, r, p) = Cost::NEW.parameters();
+    let file = KeyFile {
+        hostname: options.hostname.clone(),
+        username: options.username.clone(),
+        created: Some(Zoned::now()),
+        kdf: "scrypt".to_owned(),
+        n,
+        r,
+        p,
+        data: derived.seal(master)?,
+        salt,
+    };
+    let invalid = |error: serde_json::Error| backend.damaged("a new key", error);
+    let content = serde_json::to_vec(&file).map_err(invalid)?;
+    let id = Id::new(hash(&content));
+    backend.write(FileType::Key, id, content.into())?;
+    Ok(id)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::is_affordable;
+/// A new master key as text, and as the library takes it that writes the configuration.
+pub(crate) fn new_master(
+    backend: &Backend,
+) -> Result<(MasterText, rustic_core::repofile::MasterKey)> {
+    let master = rustic_core::repofile::MasterKey::new();
+    let text = serde_json::to_vec(&master).map_err(|error| backend.damaged("a new key", error))?;
+    Ok((text.into(), master))
+}
 
-    #[test]
-    fn what_restic_may_choose_is_affordable_and_nothing_absurd() {
-        assert!(is_affordable(1 << 15, 8, 7));
-        assert!(is_affordable(1 << 10, 8, 900));
-        assert!(!is_affordable(1 << 18, 8, 1));
-        assert!(!is_affordable(1 << 15, 8, 70));
-        assert!(!is_affordable(1 << 10, u32::MAX, u32::MAX));
-        assert!(!is_affordable(1, 8, 1) && !is_affordable(3, 8, 1));
-        assert!(!is_affordable(1 << 15, 0, 1) && !is_affordable(1 << 15, 8, 0));
-    }
+/// The master key in a file, if this is the password.
+fn unlock(file: &KeyFile, password: &Password) -> Result<Option<MasterText>> {
+    let Some(cost) = Cost::of(file) else {
+        return Ok(None);
+    };
+    let derived = cost.derive(password, &file.salt)?;
+    Ok(derived
+        .and_then(|derived| derived.open(&file.data))
+        .map(Zeroizing::new))
+}
+
+fn master_key(text: &MasterText) -> Option<MasterKey> {
+    let parts: rustic_core::repofile::MasterKey = serde_json::from_slice(text).ok()?;
+    let (encrypt, mac) = (Zeroizing::new(parts.encrypt), parts.mac);
+    let (k, r) = (Zeroizing::new(mac.k), Zeroizing::new(mac.r));
+    MasterKey::from_parts(&encrypt, &k, &r)
 }

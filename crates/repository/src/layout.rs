@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::id::ChunkId;
-use crate::index::{BlobLocation, ChunkNumber, LoadedIndex};
+use crate::index::{BlobLocation, ChunkNumber};
+use crate::loaded_index::LoadedIndex;
 
 /// A chunk of a stored file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -347,10 +348,8 @@ mod tests {
         let ids = (0..chunks).map(|number| id(u8::try_from(number).unwrap()));
         let numbers = ids.map(|id| index.number(&id).unwrap()).collect();
         let loaded = LoadedIndex {
-            files: Vec::new(),
             index,
-            marks: std::collections::HashMap::new(),
-            unreadable: Vec::new(),
+            ..LoadedIndex::default()
         };
         ChunkList::new(Arc::new(loaded), numbers)
     }

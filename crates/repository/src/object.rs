@@ -13,6 +13,7 @@ use crate::backend::{Backend, name};
 use crate::crypto::{MasterKey, hash};
 use crate::decompression::decompress_through;
 use crate::error::Result;
+use crate::gathered::Gathered;
 use crate::object_cache::ObjectCache;
 
 const COMPRESSED: u8 = 2;
@@ -50,6 +51,13 @@ impl Vault<'_> {
         if let Some(cache) = self.cache {
             cache.put(kind, id, sealed);
         }
+    }
+
+    /// What was gathered of objects of a kind.
+    pub(crate) fn gathered(&self, kind: FileType) -> Option<Gathered<'_>> {
+        let path = self.cache?.gathered_path(kind)?;
+        let key = self.key;
+        Some(Gathered { path, key })
     }
 
     /// Verifies, decrypts and understands the content of an object.

@@ -30,6 +30,7 @@ const HEAD_BYTES: usize = ID_BYTES + LENGTH_BYTES + CHECK_BYTES;
 
 /// The copies of one repository.
 pub(crate) struct ObjectCache {
+    folder: PathBuf,
     index: Mutex<Bundle>,
     snapshots: Mutex<Bundle>,
 }
@@ -44,6 +45,7 @@ impl ObjectCache {
             })
         };
         Self {
+            folder: folder.to_owned(),
             index: bundle("index.copies"),
             snapshots: bundle("snapshots.copies"),
         }
@@ -69,6 +71,16 @@ impl ObjectCache {
             // What stays takes room until the next time.
             let _ = lock(bundle).retain(is_there);
         }
+    }
+
+    /// The file for what was gathered of objects of a kind.
+    pub(crate) fn gathered_path(&self, kind: FileType) -> Option<PathBuf> {
+        let name = match kind {
+            FileType::Index => "index.gathered",
+            FileType::Snapshot => "snapshots.gathered",
+            FileType::Config | FileType::Key | FileType::Pack => return None,
+        };
+        Some(self.folder.join(name))
     }
 
     /// None for objects that are too large, secret or read only once.

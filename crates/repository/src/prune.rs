@@ -29,7 +29,8 @@ use vrs_progress::{Phase, Progress};
 
 use crate::error::{Error, Result};
 use crate::id::{PackId, SnapshotId};
-use crate::index::{IndexPack, LoadedIndex, Mark};
+use crate::index::IndexPack;
+use crate::loaded_index::{LoadedIndex, Mark};
 use crate::lock::SharedLock;
 use crate::repository::ResticRepository;
 use crate::sink::Sink;

@@ -21,8 +21,8 @@ use crate::backend::{Backend, Ground};
 use crate::crypto::MasterKey;
 use crate::error::{Error, Result};
 use crate::id::{IndexId, RepositoryId};
-use crate::index::LoadedIndex;
 use crate::keys;
+use crate::loaded_index::LoadedIndex;
 use crate::location::Location;
 use crate::object::Vault;
 use crate::object_cache::ObjectCache;
@@ -119,19 +119,19 @@ impl ResticRepository {
             });
         }
         clear_interrupted_init(&backend)?;
+        let (text, master) = keys::new_master(&backend)?;
+        backend.create()?;
+        keys::write(&backend, &text, password, options)?;
         let backends = RepositoryBackends::new(backend.shared(), None);
-        let mut key_options = KeyOptions::default().with_created(true);
-        key_options.hostname.clone_from(&options.hostname);
-        key_options.username.clone_from(&options.username);
         Repository::new(&RepositoryOptions::default().no_cache(true), &backends)
             .and_then(|fresh| {
                 fresh.init(
-                    &Credentials::password(password.expose()),
-                    &key_options,
+                    &Credentials::Masterkey(master),
+                    &KeyOptions::default(),
                     &ConfigOptions::default(),
                 )
             })
-            .map_err(|error| backend.error("write", "the key or configuration", error))?;
+            .map_err(|error| backend.error("write", "the configuration", error))?;
         Ok(())
     }
 

@@ -21,8 +21,9 @@ use std::sync::Arc;
 use vrs_progress::{Counter, Phase, Progress};
 
 use crate::error::{Error, Result};
-use crate::index::{ChunkNumber, LoadedIndex};
+use crate::index::ChunkNumber;
 use crate::layout::StoredChunk;
+use crate::loaded_index::LoadedIndex;
 use crate::repository::ResticRepository;
 use crate::sink::ZeroChunks;
 use crate::store::{RestoreRequest, RestoreStats};

@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rustic_core::repofile::{SnapshotFile, SnapshotSummary, StringList};
 use rustic_core::{FileType, Id, TreeId};
+use serde::{Deserialize, Serialize};
 use vrs_progress::Progress;
 
 use crate::error::Result;
-use crate::id::SnapshotId;
+use crate::id::{ChunkId, SnapshotId};
 use crate::lock::SharedLock;
 use crate::parallel::{self, lock};
 use crate::repository::{ResticRepository, whole_text};
@@ -17,6 +18,11 @@ use crate::store::{
     IngestStats, SnapshotLabel, SnapshotList, SnapshotRecord, SnapshotWords, TreePath,
 };
 use crate::tree::TreeCount;
+
+/// So many snapshots may lie beside those that are gathered.
+const MOST_LOOSE: usize = 32;
+/// In one part of what is gathered: some hundred kilobytes, if nobody writes books about them.
+const PART_SNAPSHOTS: usize = 1024;
 
 /// What a new snapshot records.
 pub(crate) struct NewSnapshot<'a> {
@@ -70,6 +76,25 @@ impl NewSnapshot<'_> {
     }
 }
 
+/// What is gathered of a snapshot.
+#[derive(Serialize, Deserialize)]
+struct Known {
+    record: SnapshotRecord,
+    root: ChunkId,
+}
+
+impl Known {
+    fn from(id: SnapshotId, file: SnapshotFile) -> Self {
+        let root = ChunkId::from(*file.tree);
+        let record = record(id, file);
+        Self { record, root }
+    }
+
+    fn root(&self) -> TreeId {
+        Id::from(self.root).into()
+    }
+}
+
 fn list(items: impl Iterator<Item = String>) -> StringList {
     let mut list = StringList::default();
     items.for_each(|item| list.add(item));
@@ -79,15 +104,20 @@ fn list(items: impl Iterator<Item = String>) -> StringList {
 impl ResticRepository {
     /// All snapshots, oldest first. One that cannot be read does not hide the others.
     pub(crate) fn list_snapshots(&self) -> Result<SnapshotList> {
-        let (mut found, mut roots) = (SnapshotList::default(), BTreeMap::new());
         let ids = self.backend.list::<SnapshotId>(FileType::Snapshot)?;
         self.forget_copies(FileType::Snapshot, |id| {
             ids.contains_key(&SnapshotId::from(*id))
         });
+        let (mut known, gone) = self.gathered_snapshots(&ids);
+        let loose: Vec<SnapshotId> = ids
+            .into_keys()
+            .filter(|id| !known.contains_key(id))
+            .collect();
+        let (gathered, mut unreadable) = (known.len(), Vec::new());
         parallel::each_short(
             self.waiting_threads(),
-            ids.into_iter(),
-            |(id, _)| match self.snapshot_file(&id) {
+            loose.into_iter(),
+            |id| match self.snapshot_file(&id) {
                 Err(error) if error.is_of_whole_storage() => Err(error),
                 // Deleted meanwhile, which is no damage.
                 Err(_) if !self.is_listed(&id)? => Ok(None),
@@ -96,17 +126,54 @@ impl ResticRepository {
             |read| match read {
                 None => {}
                 Some((id, Ok(file))) => {
-                    roots.insert(id, file.tree);
-                    found.snapshots.push(record(id, file));
+                    known.insert(id, Known::from(id, file));
                 }
-                Some((_, Err(error))) => found.unreadable.push(whole_text(&error)),
+                Some((_, Err(error))) => unreadable.push(whole_text(&error)),
             },
         )?;
-        lock(&self.memory).list(roots);
-        found
-            .snapshots
-            .sort_by_key(|record| (record.time, record.id));
-        Ok(found)
+        if gone > 0 || known.len().saturating_sub(gathered) > MOST_LOOSE {
+            self.gather_snapshots(&known);
+        }
+        let roots = known.iter().map(|(id, known)| (*id, known.root()));
+        lock(&self.memory).list(roots.collect());
+        let mut snapshots: Vec<SnapshotRecord> =
+            known.into_values().map(|known| known.record).collect();
+        snapshots.sort_by_key(|record| (record.time, record.id));
+        Ok(SnapshotList {
+            snapshots,
+            unreadable,
+        })
+    }
+
+    /// Those of some snapshots that need not be read, and how many of others there were.
+    fn gathered_snapshots(
+        &self,
+        ids: &BTreeMap<SnapshotId, u32>,
+    ) -> (BTreeMap<SnapshotId, Known>, usize) {
+        let mut all = BTreeMap::new();
+        let read = self
+            .vault()
+            .gathered(FileType::Snapshot)
+            .and_then(|gathered| {
+                gathered.read(self.threads(), |part: Vec<Known>| {
+                    all.extend(part.into_iter().map(|known| (known.record.id, known)));
+                })
+            });
+        if read.is_none() {
+            return (BTreeMap::new(), 0);
+        }
+        let before = all.len();
+        all.retain(|id, _| ids.contains_key(id));
+        let gone = before.saturating_sub(all.len());
+        (all, gone)
+    }
+
+    fn gather_snapshots(&self, known: &BTreeMap<SnapshotId, Known>) {
+        if let Some(gathered) = self.vault().gathered(FileType::Snapshot) {
+            let all: Vec<&Known> = known.values().collect();
+            // Who cannot keep it reads the snapshots again.
+            let _ = gathered.write(all.chunks(PART_SNAPSHOTS));
+        }
     }
 
     fn is_listed(&self, id: &SnapshotId) -> Result<bool> {

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use vrs_progress::Progress;
 
 use crate::error::Result;
@@ -157,7 +158,7 @@ impl std::fmt::Display for TreePath {
 }
 
 /// A snapshot as the list shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRecord {
     /// The id.
     pub id: SnapshotId,

@@ -19,7 +19,8 @@ use rustic_core::repofile::BlobType;
 use crate::block_list::BlockList;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, IndexId, PackId, SnapshotId};
-use crate::index::{IndexFile, IndexPack, LoadedIndex, Mark};
+use crate::index::{IndexFile, IndexPack};
+use crate::loaded_index::{LoadedIndex, Mark};
 use crate::repository::ResticRepository;
 use crate::sink::{ChunkRef, Sink};
 

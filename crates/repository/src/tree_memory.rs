@@ -14,7 +14,7 @@ use rustic_core::repofile::BlobType;
 
 use crate::error::Result;
 use crate::id::{ChunkId, SnapshotId};
-use crate::index::LoadedIndex;
+use crate::loaded_index::LoadedIndex;
 use crate::parallel::lock;
 use crate::repository::ResticRepository;
 use crate::tree_text::FoundNode;

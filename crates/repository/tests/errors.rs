@@ -160,6 +160,9 @@ fn texts() {
             reason: "2 chunks that snapshots need are in no index".to_owned(),
         },
         Error::NoRandom,
+        Error::NoThread {
+            source: "Resource temporarily unavailable".into(),
+        },
     ];
     let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
     insta::assert_snapshot!(texts.join("\n"), @r#"
@@ -196,5 +199,6 @@ fn texts() {
     data that the snapshot shares with earlier ones was pruned from the repository at /srv/repo while it was taken; no snapshot was made; take it again, what was sent is reused
     the repository at /srv/repo is not pruned, because 2 chunks that snapshots need are in no index; 'vrs check' tells what is damaged; nothing was removed
     the system gave no random numbers, so nothing can be encrypted; try again later
+    no thread could be started to derive the key from the password: Resource temporarily unavailable; end other programs and try again
     "#);
 }

@@ -8,7 +8,7 @@ use vrs_progress::{Phase, Progress};
 
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, SnapshotId};
-use crate::index::LoadedIndex;
+use crate::loaded_index::LoadedIndex;
 use crate::repository::{ResticRepository, whole_text};
 use crate::tree_text::FoundNode;
 

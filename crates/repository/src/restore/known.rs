@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::id::SnapshotId;
-use crate::index::LoadedIndex;
 use crate::layout::ChunkList;
+use crate::loaded_index::LoadedIndex;
 use crate::repository::ResticRepository;
 use crate::store::{FileStamp, KnownFile, RestoreRequest};
 use crate::tree::FoundFile;
