@@ -24,6 +24,7 @@ use rustic_core::{BytesList, FileType, Id, RusticError, WriteBackend};
 
 use crate::access::Access;
 use crate::error::{Error, Result};
+use crate::id::ObjectId;
 use crate::location::{Location, Place};
 use limit::Limits;
 use local::Local;
@@ -121,15 +122,12 @@ impl Backend {
     }
 
     /// All objects of a kind with their sizes, sorted by id.
-    pub(crate) fn list<I: From<Id> + Ord>(
-        &self,
-        kind: impl Into<Kind>,
-    ) -> Result<BTreeMap<I, u32>> {
+    pub(crate) fn list<I: ObjectId>(&self, kind: impl Into<Kind>) -> Result<BTreeMap<I, u32>> {
         let kind = kind.into();
         let listed = self.attempt("list", || plural(kind), |storage, _| storage.list(kind))?;
         Ok(listed
             .into_iter()
-            .map(|(id, size_bytes)| (id.into(), size_bytes))
+            .map(|(id, size_bytes)| (I::of(id), size_bytes))
             .collect())
     }
 

@@ -2,6 +2,17 @@
 
 use std::fmt;
 
+/// What an object in storage is named by: 32 bytes, whatever they mean.
+pub(crate) trait ObjectId: Ord {
+    fn of(bytes: [u8; 32]) -> Self;
+}
+
+impl ObjectId for rustic_core::Id {
+    fn of(bytes: [u8; 32]) -> Self {
+        Self::new(bytes)
+    }
+}
+
 /// A 32-byte identity, written as 64 hexadecimal digits where people may read it.
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -40,6 +51,12 @@ macro_rules! hex_id {
         impl From<rustic_core::Id> for $name {
             fn from(id: rustic_core::Id) -> Self {
                 Self::from_hex(&id.to_hex()).unwrap_or(Self([0; 32]))
+            }
+        }
+
+        impl ObjectId for $name {
+            fn of(bytes: [u8; 32]) -> Self {
+                Self(bytes)
             }
         }
 

@@ -6,73 +6,82 @@ use std::time::Duration;
 use vrs_testkit::SampleDisk;
 
 use crate::measured::median_by;
-use crate::scene::Scene;
+use crate::scene::{Home, Scene};
 
 const DISK_BYTES: u64 = 4 << 30;
 const USED_MEBIBYTES: u64 = 128;
 /// Measured so often; the median counts.
-const REPEATS: usize = 7;
+const REPEATS: usize = 9;
+/// In the other repository, with which the one with many is compared.
+const FEW: usize = 1;
+const VERBS: [&str; 3] = ["take", "list", "restore"];
 
-/// Fills a repository that opens without deriving a key, so that nothing hides behind that.
+/// As users have it, and once more without deriving the key, so that nothing hides behind that. The two
+/// repositories take turns.
 ///
 /// # Panics
 /// When `vrs` fails.
 #[must_use]
 pub fn table(vrs: &Path, snapshots: usize) -> String {
-    let mut scene = Scene::sprinkled(
-        vrs,
-        None,
-        SampleDisk::dynamic(DISK_BYTES),
-        0,
-        USED_MEBIBYTES,
-    );
-    scene.empty_repository();
-    scene.take();
-    let few = Times::of(&mut scene, 0);
-    for number in few.taken..snapshots {
-        scene.touch(number as u64);
-        scene.take();
+    let disk = SampleDisk::dynamic(DISK_BYTES);
+    let mut scene = Scene::sprinkled(vrs, None, disk, 0, USED_MEBIBYTES);
+    for (home, count) in [(Home::Main, snapshots), (Home::Second, FEW)] {
+        scene.empty_repository(home);
+        scene.make_usual_key(home);
+        for number in 0..count {
+            scene.touch(number as u64);
+            scene.take(home);
+        }
     }
-    let many = Times::of(&mut scene, snapshots as u64);
+    let underived = ratios(&mut scene, 0);
+    for home in [Home::Main, Home::Second] {
+        scene.exchange_keys(home);
+    }
+    let usual = ratios(&mut scene, 1);
     let title = format!("with {snapshots} snapshots");
-    let mut rows = vec![format!(
-        "{title:<26} wall ms    as a part of the same with {}",
-        few.taken
-    )];
-    for ((verb, few), (_, many)) in few.medians.into_iter().zip(many.medians) {
-        let (few, many) = (few.as_secs_f64(), many.as_secs_f64());
-        rows.push(format!(
-            "  {verb:<24} {:>7.0}    {:>6.2}",
-            many * 1e3,
-            many / few
-        ));
-    }
-    rows.join("\n")
+    let heading = format!(
+        "{title:<26} wall ms    as a part of the same with {FEW}    without deriving the key"
+    );
+    let rows = VERBS.iter().zip(usual.iter().zip(&underived));
+    let rows = rows.map(|(verb, (usual, underived))| {
+        format!(
+            "  {verb:<24} {:>7.0} {:>33.2} {:>18.0} {:>8.2}",
+            usual.many_ms, usual.part, underived.many_ms, underived.part
+        )
+    });
+    std::iter::once(heading)
+        .chain(rows)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
-struct Times {
-    medians: [(&'static str, Duration); 3],
-    /// Snapshots that there are by now.
-    taken: usize,
+/// Medians of one verb.
+struct Ratio {
+    many_ms: f64,
+    part: f64,
 }
 
-impl Times {
-    fn of(scene: &mut Scene, seed: u64) -> Self {
-        let [mut takes, mut lists, mut restores] = [const { Vec::new() }; 3];
-        for number in 0..REPEATS as u64 {
-            scene.touch(seed + number + 1_000_000);
-            takes.push(scene.take().wall_time);
-            lists.push(scene.list().wall_time);
-            scene.touch(seed + number + 2_000_000);
-            restores.push(scene.restore("bench@latest").wall_time);
+/// Of all verbs.
+fn ratios(scene: &mut Scene, seed: u64) -> Vec<Ratio> {
+    let [mut many, mut few] = [const { [const { Vec::new() }; VERBS.len()] }; 2];
+    for number in 0..REPEATS as u64 {
+        scene.touch((1 + seed) << 32 | number);
+        for (home, times) in [(Home::Main, &mut many), (Home::Second, &mut few)] {
+            times[0].push(scene.take(home).wall_time);
+            times[1].push(scene.list(home).wall_time);
         }
-        Self {
-            medians: [
-                ("take", median_by(&takes, Ord::cmp)),
-                ("list", median_by(&lists, Ord::cmp)),
-                ("restore", median_by(&restores, Ord::cmp)),
-            ],
-            taken: 1 + REPEATS,
+        for (home, times) in [(Home::Main, &mut many), (Home::Second, &mut few)] {
+            scene.touch((3 + seed) << 32 | number);
+            times[2].push(scene.restore(home, "bench@latest").wall_time);
         }
     }
+    let median = |times: Vec<Duration>| median_by(&times, Ord::cmp).as_secs_f64();
+    let medians = many.into_iter().zip(few);
+    medians
+        .map(|(many, few)| (median(many), median(few)))
+        .map(|(many, few)| Ratio {
+            many_ms: many * 1e3,
+            part: many / few,
+        })
+        .collect()
 }

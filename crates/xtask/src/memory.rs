@@ -4,7 +4,7 @@ use std::path::Path;
 
 use vrs_testkit::SampleDisk;
 
-use crate::scene::Scene;
+use crate::scene::{Home, Scene};
 
 /// Peak resident sizes in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -70,12 +70,12 @@ impl Disks {
         let mut scene = Scene::sprinkled(vrs, None, disk, sprinkled_bytes, self.used_mebibytes);
         // The lowest, because threads that happen to send at the same moment hold a pack each.
         let takes = (0..TAKES).map(|_| {
-            scene.empty_repository();
-            scene.take().peak_bytes()
+            scene.empty_repository(Home::Main);
+            scene.take(Home::Main).peak_bytes()
         });
         let take_bytes = takes.min().expect("at least one");
         scene.change(7);
-        let restore_bytes = scene.restore("bench@latest").peak_bytes();
+        let restore_bytes = scene.restore(Home::Main, "bench@latest").peak_bytes();
         Peaks {
             take_bytes,
             restore_bytes,

@@ -12,9 +12,22 @@ use crate::workload;
 /// As vrs cuts the disks of machines.
 const CHUNK_BYTES: u64 = 512 << 10;
 
-/// Below the folder, where a vrs has its repository and all that it remembers.
-const MAIN_HOME: &str = "";
-const SECOND_HOME: &str = "second";
+/// Where a vrs has its repository and all that it remembers. One knows nothing of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Home {
+    Main,
+    Second,
+}
+
+impl Home {
+    /// Below the scene's folder.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::Second => "second",
+        }
+    }
+}
 
 /// A temporary folder with a machine and an empty repository.
 pub struct Scene {
@@ -57,7 +70,7 @@ impl Scene {
     #[must_use]
     pub fn new(vrs: &Path, disk: SampleDisk, used_mebibytes: u64) -> Self {
         let scene = Self::without_repository(vrs, None, disk, 0, used_mebibytes);
-        scene.vrs(&["init"]);
+        scene.vrs(Home::Main, &["init"]);
         scene
     }
 
@@ -79,20 +92,50 @@ impl Scene {
 
     /// Begins with a new repository. It opens without deriving a key, which would need more memory
     /// than all the rest.
-    pub(crate) fn empty_repository(&self) {
-        let repository = self.path().join("repository");
+    pub(crate) fn empty_repository(&self, home: Home) {
+        let repository = self.repository(home);
         if repository.exists() {
             std::fs::remove_dir_all(&repository).expect("a repository that can be removed");
         }
         make_repository(&repository);
     }
 
-    /// Begins with two new repositories, as users make them, the second for a vrs that remembers nothing
-    /// of what the other did.
-    pub(crate) fn two_repositories(&self) {
-        for home in [MAIN_HOME, SECOND_HOME] {
-            self.vrs_from(home, &["init"]);
+    /// Begins with a new repository as users make it.
+    pub(crate) fn usual_repository(&self, home: Home) {
+        self.vrs(home, &["init"]);
+    }
+
+    /// Makes a key as users have it, which [`Self::exchange_keys`] puts in the place of the present one.
+    pub(crate) fn make_usual_key(&self, home: Home) {
+        let (keys, others) = self.key_folders(home);
+        std::fs::create_dir(&others).expect("a folder for keys");
+        for key in std::fs::read_dir(&keys).expect("the keys") {
+            let key = key.expect("a key");
+            std::fs::copy(key.path(), others.join(key.file_name())).expect("room for a key");
         }
+        let password = self.password_file();
+        let password = password.to_str().expect("a plain path");
+        self.vrs(home, &["key", "passwd", "--new-password-file", password]);
+        self.exchange_keys(home);
+    }
+
+    /// Puts the keys of the repository aside, and those that were aside into it.
+    pub(crate) fn exchange_keys(&self, home: Home) {
+        let (keys, others) = self.key_folders(home);
+        let between = self.path().join("exchanged");
+        let moves = [(&keys, &between), (&others, &keys), (&between, &others)];
+        for (from, to) in moves {
+            std::fs::rename(from, to).expect("a folder with keys");
+        }
+    }
+
+    fn key_folders(&self, home: Home) -> (PathBuf, PathBuf) {
+        let others = self.path().join(home.name()).join("other keys");
+        (self.repository(home).join("keys"), others)
+    }
+
+    fn repository(&self, home: Home) -> PathBuf {
+        self.path().join(home.name()).join("repository")
     }
 
     fn without_repository(
@@ -142,24 +185,14 @@ impl Scene {
     }
 
     /// Takes a snapshot.
-    pub(crate) fn take(&self) -> Measured {
-        self.take_from(MAIN_HOME)
-    }
-
-    /// Takes a snapshot into the second repository.
-    pub(crate) fn take_into_second(&self) -> Measured {
-        self.take_from(SECOND_HOME)
-    }
-
-    fn take_from(&self, home: &str) -> Measured {
+    pub(crate) fn take(&self, home: Home) -> Measured {
         let settings = self.machine.settings_path();
-        let settings = settings.to_str().expect("a plain path");
-        self.vrs_from(home, &["take", settings])
+        self.vrs(home, &["take", settings.to_str().expect("a plain path")])
     }
 
     /// Has the machine tracked by takes into the first repository.
     pub(crate) fn track(&self) {
-        let folder = self.path().join("config/vrs");
+        let folder = self.path().join(Home::Main.name()).join("config/vrs");
         std::fs::create_dir_all(&folder).expect("a folder for the configuration");
         let text = "[machines.bench]\ntrack = true\n";
         std::fs::write(folder.join("config.toml"), text).expect("room for it");
@@ -174,21 +207,17 @@ impl Scene {
     }
 
     /// Lists the snapshots.
-    pub(crate) fn list(&self) -> Measured {
-        self.vrs(&["list"])
+    pub(crate) fn list(&self, home: Home) -> Measured {
+        self.vrs(home, &["list"])
     }
 
     /// Restores the machine in place.
-    pub(crate) fn restore(&self, snapshot: &str) -> Measured {
-        self.vrs(&["restore", snapshot, "--yes"])
+    pub(crate) fn restore(&self, home: Home, snapshot: &str) -> Measured {
+        self.vrs(home, &["restore", snapshot, "--yes"])
     }
 
-    fn vrs(&self, arguments: &[&str]) -> Measured {
-        self.vrs_from(MAIN_HOME, arguments)
-    }
-
-    fn vrs_from(&self, home: &str, arguments: &[&str]) -> Measured {
-        let home = self.path().join(home);
+    fn vrs(&self, home: Home, arguments: &[&str]) -> Measured {
+        let home = self.path().join(home.name());
         measure(
             Command::new(&self.vrs)
                 .args(arguments)

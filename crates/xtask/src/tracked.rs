@@ -10,7 +10,7 @@ use vrs_testkit::{LoopDisk, SampleDisk};
 
 use crate::measured::{Measured, median_by};
 use crate::programs::{Place, Program};
-use crate::scene::Scene;
+use crate::scene::{Home, Scene};
 
 const USED_MEBIBYTES: u64 = 256;
 /// Measured so often; the median counts.
@@ -82,21 +82,23 @@ impl Costs {
             gibibytes * GIB - USED_MEBIBYTES * 2 * (1 << 20),
             USED_MEBIBYTES,
         );
-        scene.two_repositories();
+        for home in [Home::Main, Home::Second] {
+            scene.usual_repository(home);
+        }
         let peers = Program::installed(vrs).into_iter().filter(Program::is_peer);
         let peers: Vec<_> = peers.collect();
         let mut runs: Vec<Vec<Cost>> = vec![Vec::new(); peers.len() + 2];
         scene.track();
-        scene.take();
-        scene.take_into_second();
+        scene.take(Home::Main);
+        scene.take(Home::Second);
         for peer in &peers {
             store(peer, &scene, 0);
         }
         for number in 1..=REPEATS {
             scene.change(number);
-            runs[0].push(cost(&scene.take()));
+            runs[0].push(cost(&scene.take(Home::Main)));
             // The cache of hashes knows the last scan, as the others know theirs.
-            runs[1].push(cost(&scene.take_into_second()));
+            runs[1].push(cost(&scene.take(Home::Second)));
             for (peer, of_peer) in peers.iter().zip(&mut runs[2..]) {
                 of_peer.push(cost(&store(peer, &scene, number)));
             }

@@ -13,7 +13,9 @@ use bytes::Bytes;
 use walkdir::{DirEntry, WalkDir};
 
 use super::limit::Limits;
-use super::storage::{Ground, Kind, Listed, Object, Outcome, Part, Storage, TEMPORARY, listed};
+use super::storage::{
+    Ground, Kind, Listed, NO_ID, Object, Outcome, Part, Storage, TEMPORARY, listed,
+};
 use crate::platform;
 
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -107,7 +109,7 @@ impl Storage for Local {
         if kind.is_config() {
             return match fs::metadata(folder) {
                 Err(error) if is_absence(&error) => Ok(Vec::new()),
-                found => Ok(vec![(rustic_core::Id::default(), size(&found?))]),
+                found => Ok(vec![(NO_ID, size(&found?))]),
             };
         }
         let entries = match fs::read_dir(&folder) {

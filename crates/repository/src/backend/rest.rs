@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use bytes::Bytes;
-use rustic_core::Id;
 use serde::Deserialize;
 use ureq::http::Method;
 use url::Url;
@@ -16,7 +15,7 @@ use super::http::{Answer, Http, Request};
 use super::limit::Limits;
 use super::rclone::Server;
 use super::storage::{
-    Failure, FailureKind, Ground, Kind, Listed, Object, Outcome, Part, Storage, listed,
+    Failure, FailureKind, Ground, Kind, Listed, NO_ID, Object, Outcome, Part, Storage, listed,
 };
 use crate::access::Access;
 use crate::location::RestPlace;
@@ -139,7 +138,7 @@ impl Storage for Rest {
     fn list(&self, kind: Kind) -> Outcome<Vec<Listed>> {
         if kind.is_config() {
             let size_bytes = self.size_bytes(kind.folder())?;
-            let config = |bytes| (Id::default(), u32::try_from(bytes).unwrap_or(u32::MAX));
+            let config = |bytes| (NO_ID, u32::try_from(bytes).unwrap_or(u32::MAX));
             return Ok(size_bytes.map(config).into_iter().collect());
         }
         let path = format!("{}/", kind.folder());

@@ -10,7 +10,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
-use rustic_core::Id;
 use rusty_s3::actions::ListObjectsV2;
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use ureq::http::Method;
@@ -19,7 +18,7 @@ use super::http::{Answer, Http, Request};
 use super::limit::Limits;
 use super::rest::{range, whole_part};
 use super::storage::{
-    Failure, FailureKind, Ground, Kind, Listed, Object, Outcome, Part, Storage, listed,
+    Failure, FailureKind, Ground, Kind, Listed, NO_ID, Object, Outcome, Part, Storage, listed,
 };
 use crate::access::Access;
 use crate::location::S3Place;
@@ -227,7 +226,7 @@ impl Storage for S3 {
             self.pages(&below, None, |page| {
                 let config = page.contents.into_iter().find(|object| object.key == below);
                 let size = |bytes| u32::try_from(bytes).unwrap_or(u32::MAX);
-                found.extend(config.map(|object| (Id::default(), size(object.size.unwrap_or(0)))));
+                found.extend(config.map(|object| (NO_ID, size(object.size.unwrap_or(0)))));
             })?;
             return Ok(found);
         }

@@ -14,14 +14,14 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use russh_sftp::protocol::{FileAttributes, OpenFlags};
-use rustic_core::{FileType, Id};
+use rustic_core::FileType;
 use tokio::process::Command;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use super::limit::Limits;
 use super::storage::{
-    Failure, FailureKind, Ground, Kind, LARGEST_OBJECT_BYTES, Listed, Object, Outcome, Part,
+    Failure, FailureKind, Ground, Kind, LARGEST_OBJECT_BYTES, Listed, NO_ID, Object, Outcome, Part,
     Storage, TEMPORARY, listed,
 };
 use crate::access::Access;
@@ -167,7 +167,7 @@ impl Storage for Sftp {
             if kind.is_config() {
                 return match connection.session.stat(config).await.map_err(failure) {
                     Err(failure) if failure.kind == FailureKind::Missing => Ok(Vec::new()),
-                    found => Ok(vec![(Id::default(), size(&found?.attrs))]),
+                    found => Ok(vec![(NO_ID, size(&found?.attrs))]),
                 };
             }
             let files = connection.files_of(folders).await?;

@@ -113,11 +113,15 @@ impl fmt::Display for Object {
 
 /// An object in a list, and its size. Those of objects other than packs are used by nobody, and may be 0
 /// where they would take time.
-pub(super) type Listed = (Id, u32);
+pub(super) type Listed = ([u8; 32], u32);
+
+/// Of the configuration, which is alone of its kind.
+pub(super) const NO_ID: [u8; 32] = [0; 32];
 
 /// An entry of a list, unless it is something else than an object.
 pub(super) fn listed(name: &str, size_bytes: u64) -> Option<Listed> {
-    let id: Id = (name.len() == 64).then(|| name.parse().ok()).flatten()?;
+    let mut id = [0; 32];
+    hex::decode_to_slice(name, &mut id).ok()?;
     // A longer one than any pack can be is found to be wrong by this size, too.
     Some((id, u32::try_from(size_bytes).unwrap_or(u32::MAX)))
 }
