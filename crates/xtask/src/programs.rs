@@ -41,6 +41,8 @@ enum Kind {
     UncachedVrs,
     Restic,
     Rustic,
+    /// With chunks of the size that vrs cuts disks into.
+    FixedRustic,
     Borg,
     /// What the one before it stored, mounted by `borg mount` and brought back by `rsync`.
     MountedBorg,
@@ -76,6 +78,7 @@ impl Program {
             Kind::UncachedVrs,
             Kind::Restic,
             Kind::Rustic,
+            Kind::FixedRustic,
             Kind::Borg,
             Kind::MountedBorg,
         ];
@@ -119,6 +122,13 @@ impl Program {
         fs::create_dir(program.path("files")).expect("a folder");
         program.run(match kind {
             Kind::Borg => &["init", "--encryption", "repokey-blake2"],
+            Kind::FixedRustic => &[
+                "init",
+                "--set-chunker",
+                "fixed_size",
+                "--set-chunk-size",
+                "512KiB",
+            ],
             _ => &["init"],
         });
         program
@@ -145,6 +155,7 @@ impl Program {
             Kind::UncachedVrs => "vrs take --no-cache",
             Kind::Restic => "restic backup",
             Kind::Rustic => "rustic backup",
+            Kind::FixedRustic => "rustic backup, fixed 512 KiB",
             Kind::Borg => "borg create --compression zstd",
             Kind::MountedBorg => "borg mount, rsync --inplace",
         }
@@ -199,7 +210,7 @@ impl Program {
                 let id = self.resticlike_id(&["snapshots", "--json"], steps_back);
                 self.run(&["restore", &id, "--target", "/"])
             }
-            Kind::Rustic => {
+            Kind::Rustic | Kind::FixedRustic => {
                 let id = self.resticlike_id(&["snapshots", "--json", "--group-by", ""], steps_back);
                 fs::create_dir_all(machine.folder).expect("the machine's folder");
                 self.run(&["restore", &format!("{id}:{folder}"), folder, "--delete"])
@@ -294,7 +305,7 @@ impl Kind {
         match self {
             Self::Vrs | Self::UncachedVrs => vrs,
             Self::Restic => Path::new("restic"),
-            Self::Rustic => rustic(),
+            Self::Rustic | Self::FixedRustic => rustic(),
             Self::Borg => Path::new("borg"),
             Self::MountedBorg => Path::new("sh"),
         }
@@ -304,7 +315,7 @@ impl Kind {
         match self {
             Self::Vrs | Self::Restic => &["--quiet"],
             Self::UncachedVrs => &["--quiet", "--no-cache"],
-            Self::Rustic => &["--no-progress", "--log-level", "error"],
+            Self::Rustic | Self::FixedRustic => &["--no-progress", "--log-level", "error"],
             Self::Borg => &["--error"],
             Self::MountedBorg => &[],
         }
