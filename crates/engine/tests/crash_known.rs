@@ -16,8 +16,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{MIB, Scene, Tree, assert_same, assert_sound, let_the_clock_move_on, tree};
-use registered::{find, recover_all, small_machine};
+use common::{
+    CHUNK_BYTES, MIB, Scene, Tree, assert_same, assert_sound, let_the_clock_move_on, tree,
+};
+use registered::{Known, assert_listed, find, recover_all, small_machine, virtualbox};
 use tempfile::TempDir;
 use vrs_engine::catalog;
 use vrs_engine::manifest::FileRole;
@@ -32,7 +34,14 @@ use vrs_testkit::run_at_every_step;
 /// Made at once, so that the clock has to move on but once.
 const MACHINES: usize = 32;
 /// What is about to be done when these are announced changes a file.
-const WRITES: [&str; 2] = ["write target", "set length of target"];
+const WRITES: [&str; 3] = [
+    "write target",
+    "set length of target",
+    "punch hole in target",
+];
+
+/// When this is announced, a file still has the stamp that a snapshot knows.
+const RENEWAL: &str = "renew stamp of target";
 
 /// A machine as it was, and as it is.
 struct States {
@@ -49,6 +58,8 @@ impl States {
         let copied = Command::new("cp").arg("-a").args([&present, &was]).status();
         assert!(copied.unwrap().success());
         machine.fill(0, MIB, 200_000, 5);
+        // Where the snapshot has a chunk of zeros.
+        machine.fill(0, MIB + CHUNK_BYTES, 100_000, 5);
         machine.fill(0, 2 * MIB, 100_000, 7);
         machine.take_virtualbox_snapshot("later");
         machine.fill(0, 3 * MIB, 100_000, 6);
@@ -71,13 +82,16 @@ fn take(scene: &Scene) -> SnapshotId {
 }
 
 /// A machine with a snapshot of each of its states, whose files are as the second left them.
-fn prepare(folder: &Path, states: &States) -> (Tree, Tree) {
+fn prepare(folder: &Path, known: Known, states: &States) -> (Tree, Tree) {
     let scene = Scene::with_repository(folder);
     states.move_to("was", &scene);
     let first = tree(&scene.machines());
     take(&scene);
     states.move_to("machines", &scene);
     take(&scene);
+    if known == Known::ToVirtualBox {
+        virtualbox(folder).register(&find(&scene, folder).settings_file);
+    }
     (first, tree(&scene.machines()))
 }
 
@@ -127,28 +141,27 @@ fn assert_stored(scene: &Scene, snapshot: SnapshotId, what: &str) {
     }
 }
 
-#[test]
-fn restore_of_known_files_at_every_step() {
+fn crash_restore(test: &str, by: Known) {
     let states = RefCell::new(Vec::new());
     let trees = RefCell::new((Tree::new(), Tree::new()));
     let crashes = run_at_every_step(
-        "restore_of_known_files_at_every_step",
+        test,
         |folder| {
             let mut states = states.borrow_mut();
             if states.is_empty() {
                 states.extend((0..MACHINES).map(|_| States::make()));
                 let_the_clock_move_on();
             }
-            *trees.borrow_mut() = prepare(folder, &states.pop().unwrap());
+            *trees.borrow_mut() = prepare(folder, by, &states.pop().unwrap());
         },
         |folder, progress| {
-            let scene = Scene::new(folder);
+            let scene = by.scene(folder);
             let first = snapshots(&scene)[0];
             restore(&scene, first, progress);
         },
         |folder, crash| {
             let what = format!("{crash:?}");
-            let scene = Scene::new(folder);
+            let scene = by.scene(folder);
             let (first, last) = &*trees.borrow();
             let [of_first, of_last] = snapshots(&scene)[..] else {
                 panic!("{what}");
@@ -158,6 +171,9 @@ fn restore_of_known_files_at_every_step() {
                 assert!(fs::read(path).unwrap() == last[path], "{what}");
             }
             let differs = |path: &PathBuf| first.get(path).is_some_and(|was| *was != last[path]);
+            if crash.step == RENEWAL {
+                assert!(known.iter().any(differs), "{what}");
+            }
             if WRITES.contains(&crash.step.as_str()) {
                 // From before the first write on, for whatever happens to the power.
                 assert!(!known.iter().any(differs), "{what}");
@@ -173,6 +189,11 @@ fn restore_of_known_files_at_every_step() {
             if present != *first {
                 assert_same(&present, last, &what);
             }
+            if by == Known::ToVirtualBox {
+                assert_listed(&scene, &["web"], &what);
+            }
+            // Asking VirtualBox would take most of the time, and it has no part in what follows.
+            let scene = Scene::new(folder);
             assert_stored(&scene, take(&scene), &what);
             assert_same(&tree(&scene.machines()), &present, &what);
             for (snapshot, wanted) in [(of_last, last), (of_first, first)] {
@@ -183,6 +204,17 @@ fn restore_of_known_files_at_every_step() {
         },
     );
     let at = |step: &str| crashes.iter().any(|crash| crash.step == step);
-    assert!(WRITES.into_iter().all(at), "{crashes:?}");
-    assert!(at("renew stamp of target"), "{crashes:?}");
+    let mut looked_at = WRITES.into_iter().chain([RENEWAL]);
+    assert!(looked_at.all(at), "{crashes:?}");
+}
+
+#[test]
+fn restore_of_known_files_at_every_step() {
+    crash_restore("restore_of_known_files_at_every_step", Known::ByItsFile);
+}
+
+#[test]
+fn restore_of_known_files_of_a_registered_machine_at_every_step() {
+    let test = "restore_of_known_files_of_a_registered_machine_at_every_step";
+    crash_restore(test, Known::ToVirtualBox);
 }
