@@ -4,10 +4,11 @@
 //! are ignored by default together with those on the real VirtualBox.
 //!
 //! Since the device is a file, its power can be cut: what a file system has sent to the device is in that file,
-//! all else is in the kernel's memory only.
+//! all else is in the kernel's memory only. And its sectors can go bad.
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,6 +18,9 @@ use crate::mounted::Mounted;
 
 /// XFS takes no less than 300 MB.
 const SIZE_BYTES: u64 = 512 << 20;
+
+/// What btrfs has a checksum of.
+pub const SECTOR_BYTES: usize = 4096;
 
 /// A mounted file system; unmounted when dropped.
 #[derive(Debug)]
@@ -129,6 +133,31 @@ impl Device {
 
     fn path(&self) -> PathBuf {
         self.0.path().join("device")
+    }
+
+    /// Writes to each sector that holds these bytes the opposite of them; done with those it is as before. Where
+    /// the file system keeps checksums of data, as btrfs does, reading the file fails with `EIO` meanwhile.
+    ///
+    /// # Panics
+    /// When no sector holds them.
+    pub fn invert(&self, sector: &[u8; SECTOR_BYTES]) {
+        let opposite = sector.map(|byte| !byte);
+        let mut device = File::options();
+        let device = device.read(true).write(true).open(self.path());
+        let device = device.expect("the device");
+        let length_bytes = device.metadata().expect("the device").len();
+        let mut inverted = 0;
+        for offset_bytes in (0..length_bytes).step_by(SECTOR_BYTES) {
+            let mut found = [0; SECTOR_BYTES];
+            let read = device.read_exact_at(&mut found, offset_bytes);
+            read.expect("a readable device");
+            if found == *sector {
+                let written = device.write_all_at(&opposite, offset_bytes);
+                written.expect("a writable device");
+                inverted += 1;
+            }
+        }
+        assert!(inverted > 0, "no sector holds these bytes");
     }
 
     fn copied(&self) -> Self {
