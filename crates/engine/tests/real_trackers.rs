@@ -105,10 +105,7 @@ fn assert_tracked(scene: &Scene, machine: &RigMachine<'_>) {
 #[ignore = "needs the VirtualBox rig; scripts/test runs it"]
 fn a_tracked_guest_goes_on_and_is_read_where_it_wrote() {
     let rig = Rig::start();
-    let machine = RigMachine::records_guest(&rig, "tracked");
-    for (port, block) in [(0, 2), (0, 3), (1, 2), (1, 3)] {
-        machine.write_vdi("IDE", port, block, 7);
-    }
+    let machine = RigMachine::records_guest_beside_data(&rig, "tracked");
     let scene = scene(&rig);
     machine.start_counting();
     machine.wait_for_rounds(20);

@@ -2,7 +2,8 @@
 //!
 //! A crash is real: the operation runs in a child process (the test binary itself, started again
 //! for this one test) that aborts. An undisturbed run comes first and tells which steps there are.
-//! Not covered: what a power cut does to data that was written but not yet synced.
+//! Not covered, unless `verify` cuts the power of a [`LoopDisk`](crate::LoopDisk): what a power cut does to data
+//! that was written but not yet synced.
 
 use std::env;
 use std::path::Path;

@@ -47,7 +47,7 @@ pub use guest_counts::GuestCounts;
 pub use guest_records::GuestRecords;
 pub use linux_guest::LinuxGuest;
 pub use linux_records::LinuxRecords;
-pub use loop_disk::LoopDisk;
+pub use loop_disk::{Device, LoopDisk, SECTOR_BYTES};
 pub use read_errors::ReadErrors;
 pub use repository::{REPOSITORY_PASSWORD, make_repository};
 pub use rig::Rig;

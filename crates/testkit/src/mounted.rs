@@ -34,6 +34,19 @@ impl Mounted {
         self
     }
 
+    /// Unmounts it and mounts `what` in its place.
+    pub(crate) fn exchange(&mut self, what: &[&OsStr]) {
+        assert_eq!(self.elsewhere, None, "it is mounted once");
+        let status = Command::new("umount").arg(self.path()).status();
+        let status = status.expect("umount starts");
+        assert!(
+            status.success(),
+            "no open files on {}",
+            self.path().display()
+        );
+        mount(what, self.path());
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }

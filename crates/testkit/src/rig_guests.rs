@@ -30,6 +30,16 @@ impl<'rig> RigMachine<'rig> {
         machine
     }
 
+    /// A [`RigMachine::records_guest`] whose disks hold two blocks more each, which the guest leaves alone.
+    #[must_use]
+    pub fn records_guest_beside_data(rig: &'rig Rig, name: &str) -> Self {
+        let machine = Self::records_guest(rig, name);
+        for (port, block) in [(0, 2), (0, 3), (1, 2), (1, 3)] {
+            machine.write_vdi("IDE", port, block, 7);
+        }
+        machine
+    }
+
     /// A machine with 128 MB of memory and a disk of 256 MiB whose guest changes all of both as fast
     /// as it can. A live saved state of it never ends. The disk is at an IDE controller for the same
     /// reason as those of [`RigMachine::records_guest`].

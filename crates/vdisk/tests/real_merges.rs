@@ -123,10 +123,7 @@ impl Snapshot {
 #[ignore = "needs the VirtualBox rig; scripts/test runs it"]
 fn a_differencing_image_that_stays_lists_what_changes_in_the_base() {
     let rig = Rig::start();
-    let machine = RigMachine::records_guest(&rig, "tracked");
-    for (port, block) in [(0, 2), (0, 3), (1, 2), (1, 3)] {
-        machine.write_vdi("IDE", port, block, 7);
-    }
+    let machine = RigMachine::records_guest_beside_data(&rig, "tracked");
     let settings = fs::read_to_string(machine.settings_path()).unwrap();
     machine.start_counting();
     machine.wait_for_rounds(20);

@@ -13,12 +13,12 @@ use vrs_testkit::{ReadErrors, SampleDisk, SampleMachine, TinyDisk};
 use crate::environment::{Environment, MIB, Run, settings};
 use crate::errors::walk;
 
-fn content(machine: &SampleMachine) -> Vec<Vec<u8>> {
+pub fn content(machine: &SampleMachine) -> Vec<Vec<u8>> {
     let files = machine.files();
     files.iter().map(|file| fs::read(file).unwrap()).collect()
 }
 
-fn is_sound(environment: &Environment) -> bool {
+pub fn is_sound(environment: &Environment) -> bool {
     environment.json(&["check", "--read-data"])["sound"]
         .as_bool()
         .unwrap()

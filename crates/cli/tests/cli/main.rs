@@ -10,6 +10,7 @@
 )]
 
 mod append_only;
+mod bad_sectors;
 mod borg;
 mod clocks;
 mod disk;

@@ -17,17 +17,16 @@ pub(super) fn of_missing(
     image: &MediumRecord,
     kind: &'static str,
 ) -> Result<Cure> {
-    let advice = || Cure::Advice(images.patient.without_source(RESTORE));
-    let Some(memory) = images.patient.memory()? else {
-        return Ok(advice());
-    };
-    let Some(stored) = memory.images(ImageIdentity::of(image)).next() else {
-        return Ok(advice());
+    let identity = ImageIdentity::of(image);
+    let memory = images.patient.memory()?;
+    let stored = memory.and_then(|memory| Some((memory, memory.images(identity).next()?)));
+    let Some((memory, stored)) = stored else {
+        return Ok(Cure::Advice(images.patient.without_source(RESTORE)));
     };
     let action = RepairAction::Fetch {
         path: stored.medium.path.clone(),
         target: image.location.clone(),
-        what: FetchedFile::Image(ImageIdentity::of(image)),
+        what: FetchedFile::Image(identity),
         aside: None,
     };
     let plan = images
@@ -80,16 +79,14 @@ pub(super) fn of_damage(
     image: &MediumRecord,
     kind: &'static str,
 ) -> Result<Cure> {
-    let advice = || Cure::Advice(images.patient.without_source(RESTORE));
-    let Some(memory) = images.patient.memory()? else {
-        return Ok(advice());
-    };
     let identity = ImageIdentity::of(image);
-    let stored = memory
-        .images(identity)
-        .find_map(|stored| Some((stored, memory.head(stored, identity)?)));
-    let Some((stored, earlier)) = stored else {
-        return Ok(advice());
+    let memory = images.patient.memory()?;
+    let earlier = memory.and_then(|memory| {
+        let with_head = |stored| Some((memory, stored, memory.head(stored, identity)?));
+        memory.images(identity).find_map(with_head)
+    });
+    let Some((memory, stored, earlier)) = earlier else {
+        return Ok(Cure::Advice(images.patient.without_source(RESTORE)));
     };
     let mended = match earlier.mend(&image.location) {
         Ok(mended) => mended,
