@@ -25,5 +25,6 @@ mod prune;
 mod repository;
 mod server;
 mod shape;
+mod tracking;
 mod verbs;
 mod virtualbox;

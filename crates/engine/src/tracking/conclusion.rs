@@ -56,10 +56,7 @@ impl Tracker<'_> {
         self.check_claims(snapshot, files);
         let wrong_bytes = self.known.report.wrong_bytes;
         if wrong_bytes > 0 {
-            self.progress.warn(&format!(
-                "tracking was wrong about {wrong_bytes} bytes of machine '{}': snapshots that were taken since the last scan may hold older data there; this one was read in whole and is right, and tracking begins anew",
-                self.known.record.machine_name
-            ));
+            self.warn_of(wrong_bytes);
             return remove_record(self.host, machine);
         }
         let mut next = self.successor(snapshot, files);
@@ -77,6 +74,18 @@ impl Tracker<'_> {
         self.made.clear();
         self.known.report.leaves_virtualbox_snapshot = leaves;
         self.remove_files(record.left_behind)
+    }
+
+    fn warn_of(&self, wrong_bytes: u64) {
+        let name = &self.known.record.machine_name;
+        let since = self.known.images().map(|known| known.scanned);
+        let since = since.map_or_else(
+            || "the last scan".to_owned(),
+            |scanned| format!("{scanned:.0}"),
+        );
+        self.progress.warn(&format!(
+            "tracking was wrong about {wrong_bytes} bytes of machine '{name}': they changed without a sign of it, as when a program writes to an image behind VirtualBox's back, or by a bug of vrs; this snapshot was read in whole and is right, but those of the machine that were taken after {since} may hold older data there: delete them with `vrs delete`; tracking begins anew, and if this happens again, set `track = false`"
+        ));
     }
 
     /// What the lists will be about: the base images as they are now that nobody writes to them any more.
