@@ -53,3 +53,67 @@ fn a_tracker_that_lied_is_a_warning() {
     let anew = computer.succeeds(&["take", "web"]);
     assert!(anew.contains("a VirtualBox snapshot stays"), "{anew}");
 }
+
+/// Borg has no chunks to take over: tracking ends what it finds, says so, and what is stored is right.
+#[test]
+fn a_borg_repository_gets_all_of_a_tracked_machine() {
+    const NOTE: &str = "this kind of repository reads images in whole";
+    const DELETED: &str = "which an earlier take left for tracking, is deleted";
+    let computer = tracked();
+    let id = computer.machine.id();
+    let location = format!(
+        "borg:{}",
+        computer.environment.path().join("borg").display()
+    );
+    let borg = |arguments: &[&str]| {
+        let mut command = computer.command(arguments);
+        command
+            .env("VRS_REPOSITORY", &location)
+            .arg("--no-progress");
+        let run = computer.environment.finish(command);
+        let ended = (run.code, run.stderr.as_str());
+        assert_eq!(ended, (0, ""), "{arguments:?}: {}", run.stdout);
+        run.stdout
+    };
+    borg(&["init"]);
+    let mut guests = Vec::new();
+    let mut told = Vec::new();
+    // The guest writes to a block that it has, and to a new one.
+    let mut take = |name: &'static str, options: &[&str]| {
+        for at in [MIB / 2, 3 * MIB] {
+            computer
+                .virtualbox
+                .write_as_guest(id, 0, at as u64, name.as_bytes());
+        }
+        told.push(borg(&[&["take", "web", "--name", name], options].concat()));
+        guests.push((name, computer.virtualbox.guest_bytes(id, 0)));
+        let listed = computer.virtualbox.output(["snapshot", "web", "list"]);
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        assert!(!listed.contains("vrs tracker"), "{name}: {listed}");
+    };
+    computer
+        .virtualbox
+        .run(["startvm", "web", "--type", "headless"]);
+    take("running", &["--memory"]);
+    computer.virtualbox.run(["controlvm", "web", "poweroff"]);
+    take("at rest", &[]);
+    for (told, (name, _)) in told.iter().zip(&guests) {
+        assert!(told.contains(NOTE), "{name}: {told}");
+        let is_first = *name == "running";
+        assert_eq!(told.contains(DELETED), is_first, "{name}: {told}");
+    }
+    for (name, guest) in &guests {
+        borg(&["restore", &format!("web@{name}"), "--yes"]);
+        let restored = computer.virtualbox.guest_bytes(id, 0);
+        assert!(restored == *guest, "{name}");
+    }
+    // The other repository begins anew.
+    for is_tracked in [false, true] {
+        let json = computer.run(&["take", "web", "--json"]).stdout;
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let tracking = &json["machines"][0]["tracking"];
+        let images = tracking["images"].as_array().unwrap();
+        assert_eq!(images.len(), usize::from(is_tracked), "{tracking:#}");
+        assert_eq!(tracking["notes"], serde_json::json!([]));
+    }
+}

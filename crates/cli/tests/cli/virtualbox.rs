@@ -28,7 +28,7 @@ impl Computer {
         }
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.environment.command(arguments);
         command.env("VRS_VBOXMANAGE", self.virtualbox.program());
         command

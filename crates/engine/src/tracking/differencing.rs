@@ -110,10 +110,8 @@ impl TrackerPlan {
                 )),
             }
         }
-        if !options.track {
-            plan.tell_deletion();
-        }
         if !options.track || store.chunk_lists().is_none() {
+            plan.tell_deletion();
             return plan;
         }
         let record = match record::read(host, machine.id) {
