@@ -87,7 +87,9 @@ fn a_borg_repository_gets_all_of_a_tracked_machine() {
         }
         told.push(borg(&[&["take", "web", "--name", name], options].concat()));
         guests.push((name, computer.virtualbox.guest_bytes(id, 0)));
-        let listed = computer.virtualbox.output(["snapshot", "web", "list"]);
+        let listed = computer
+            .virtualbox
+            .output(["snapshot", "web", "list", "--machinereadable"]);
         let listed = String::from_utf8(listed.stdout).unwrap();
         assert!(!listed.contains("vrs tracker"), "{name}: {listed}");
     };

@@ -121,7 +121,7 @@ impl TrackerPlan {
         let known = record.known_for(store.id());
         let has_known = known.is_some_and(|known| known.tracker.is_some());
         if !plan.former.is_empty() || has_known {
-            let lists = known_tracker(&record, store.id(), &plan.former)
+            let lists = known_tracker(&record, store.id(), settings, &plan.former)
                 .and_then(|(known, tracker)| lists_that_count(inventory, known, tracker));
             match lists {
                 Ok(_) if mode == Some(CaptureMode::SaveState) => {}
@@ -256,6 +256,7 @@ pub(super) fn medium(inventory: &Inventory, id: MediumId) -> Option<&MediumRecor
 fn known_tracker<'a>(
     record: &'a TrackingRecord,
     repository: RepositoryId,
+    settings: &MachineSettings,
     former: &[TrackerSnapshot],
 ) -> std::result::Result<(&'a KnownImages, &'a TrackerSnapshot), String> {
     let is_left_for = |known: &&KnownImages| {
@@ -267,9 +268,22 @@ fn known_tracker<'a>(
     match known.and_then(|known| Some((known, known.tracker.as_ref()?))) {
         Some((known, tracker)) if former == [tracker.clone()] => Ok((known, tracker)),
         _ if left_for.is_some_and(|known| known.repository != repository) => Err("the VirtualBox snapshot that was left tells what changed since a snapshot in another repository: there can be one for one repository only".to_owned()),
+        Some((_, tracker)) if stays(settings, former, tracker) => {
+            Err("several states are based on the VirtualBox snapshot that was left".to_owned())
+        }
         Some(_) => Err("the VirtualBox snapshot that was left is gone or is another".to_owned()),
         None => Err("nothing is known about the VirtualBox snapshot that was left".to_owned()),
     }
+}
+
+/// Whether a tracker is there, and cannot be deleted.
+fn stays(
+    settings: &MachineSettings,
+    former: &[TrackerSnapshot],
+    tracker: &TrackerSnapshot,
+) -> bool {
+    let mut made = settings.virtualbox_snapshots();
+    !former.contains(tracker) && made.any(|made| is_tracker(made) && snapshot_of(made) == *tracker)
 }
 
 /// The disks, if all is as the record says; or what is not.

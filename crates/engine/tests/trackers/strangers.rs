@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use vrs_engine::take::{TakeOptions, Taken};
 use vrs_engine::tracking::SCAN_EVERY;
 use vrs_progress::NoProgress;
 use vrs_testkit::{StepLog, write_unnoticed};
@@ -9,8 +10,9 @@ use vrs_testkit::{StepLog, write_unnoticed};
 use crate::common::{MIB, Scene};
 use crate::registered::virtualbox;
 use crate::scene::{
-    assert_tracked, assert_untracked, bases, delete_virtualbox_snapshot, find, names, record,
-    report, start, take, take_right, take_virtualbox_snapshot, tracked, tracked_machine, write,
+    assert_tracked, assert_untracked, bases, delete_virtualbox_snapshot, find, guest, names,
+    power_off, record, report, restore_virtualbox_snapshot, start, take, take_right,
+    take_virtualbox_snapshot, tracked, tracked_machine, write,
 };
 
 #[test]
@@ -43,6 +45,76 @@ fn virtualbox_snapshots_of_the_users_are_let_alone() {
     assert!(notes.contains("is gone or is another"), "{notes}");
     assert_eq!(report(&taken).images, []);
     assert_tracked(&scene, "left again");
+}
+
+/// The user goes back to what was taken, which is a VirtualBox snapshot like every other.
+#[test]
+fn a_tracker_that_was_restored_tells_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = tracked_machine(folder.path());
+    let written = guest(&scene, 0);
+    restore_virtualbox_snapshot(&scene, &names(&scene)[0]);
+    assert!(guest(&scene, 0) != written);
+    let taken = take_right(&scene, tracked());
+    let notes = report(&taken).notes.join("\n");
+    let why = "the guest writes to another image than was left to it";
+    assert!(notes.contains(why), "{notes}");
+    assert_eq!(report(&taken).images, []);
+    assert_tracked(&scene, "restored");
+}
+
+/// The user has two branches from it.
+#[test]
+fn a_tracker_on_which_several_states_are_based_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = tracked_machine(folder.path());
+    let tracker = names(&scene).remove(0);
+    take_virtualbox_snapshot(&scene, "mine");
+    restore_virtualbox_snapshot(&scene, &tracker);
+    start(&scene);
+    write(&scene, 0, 4 * MIB, 20);
+    write(&scene, 1, 5 * MIB, 20);
+    let taken = assert_stays(&scene, &tracker, &[&tracker, "mine"], tracked());
+    let notes = report(&taken).notes.join("\n");
+    for why in [
+        "several states are based on the VirtualBox snapshot that was left",
+        "has VirtualBox snapshots of its owner's",
+    ] {
+        assert!(notes.contains(why), "{notes}");
+    }
+    power_off(&scene);
+    take_virtualbox_snapshot(&scene, "other");
+    for options in [tracked(), TakeOptions::default()] {
+        assert_stays(&scene, &tracker, &[&tracker, "mine", "other"], options);
+    }
+    // The branch that is left keeps its bytes.
+    let wanted = guest(&scene, 0);
+    delete_virtualbox_snapshot(&scene, "mine");
+    take_right(&scene, tracked());
+    assert_eq!(names(&scene), ["other"]);
+    assert!(guest(&scene, 0) == wanted);
+    delete_virtualbox_snapshot(&scene, "other");
+    take_right(&scene, tracked());
+    assert_tracked(&scene, "anew");
+}
+
+/// A take reads all, says why, and changes nothing.
+#[track_caller]
+fn assert_stays(scene: &Scene, tracker: &str, made: &[&str], options: TakeOptions) -> Taken {
+    // The witness writes to the other disk.
+    let before = guest(scene, 1);
+    let taken = take_right(scene, options);
+    assert_eq!(names(scene), made);
+    assert!(before == guest(scene, 1));
+    assert!(!record(scene).exists());
+    if let Some(report) = &taken.tracking {
+        let note = format!(
+            "the VirtualBox snapshot '{tracker}', which vrs left, stays: 2 states are based on it"
+        );
+        assert!(report.notes.contains(&note), "{:?}", report.notes);
+        assert_eq!(report.images, []);
+    }
+    taken
 }
 
 /// Changes the settings of a machine that nobody runs.
