@@ -33,7 +33,7 @@ pub(crate) use self::differencing::{
 };
 use self::record::{Found, Grid, KnownImages, Method, TrackedImage, TrackingRecord};
 pub(crate) use self::tracker::{LeftDisk, LeftTracker, Tracker};
-use crate::capture::{Capture, CaptureMode};
+use crate::capture::{Capture, CaptureMode, TrackerFate};
 use crate::error::Result;
 use crate::host::Host;
 use crate::inventory::{Inventory, Missing};
@@ -188,7 +188,7 @@ pub(crate) fn delete_trackers(
     plan.refuse_without_room(machine, &inventory)?;
     let mode = CaptureMode::Memory;
     let mut capture = Capture::begin(host, machine, &inventory, mode, plan.intent(), progress)?;
-    capture.give_up_tracking();
+    capture.set_tracker_fate(TrackerFate::Forgotten);
     capture.thaw(host)?;
     capture.finish()
 }
