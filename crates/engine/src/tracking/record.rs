@@ -26,7 +26,7 @@ const VERSION: u32 = 2;
 
 const FOLDER: &str = "tracking";
 
-/// What is known for a repository that the machine was not taken into for so long goes. Twice as long as
+/// Clones for a repository that the machine was not taken into for so long go. Twice as long as
 /// between two copies that are made each month.
 const KEPT_UNUSED: SignedDuration = SignedDuration::from_hours(60 * 24);
 
@@ -64,9 +64,9 @@ impl KnownImages {
         self.images.iter().find(|image| image.path == path)
     }
 
-    /// Whether nobody waits for it any more. A clock that was set back says no.
+    /// Whether it takes room, and nobody waits for it any more. A clock that was set back says no.
     pub(crate) fn is_unused(&self, now: Timestamp) -> bool {
-        now.duration_since(self.taken) > KEPT_UNUSED
+        self.tracker.is_none() && now.duration_since(self.taken) > KEPT_UNUSED
     }
 }
 
