@@ -1,8 +1,8 @@
 //! Tracked machines: what their owner is told.
 
-use vrs_testkit::write_unnoticed;
+use vrs_testkit::{LoopDisk, SampleDisk, SampleMachine, write_unnoticed};
 
-use crate::environment::MIB;
+use crate::environment::{Environment, MIB, settings};
 use crate::virtualbox::Computer;
 
 /// A computer whose machine was taken and is tracked.
@@ -118,4 +118,37 @@ fn a_borg_repository_gets_all_of_a_tracked_machine() {
         assert_eq!(images.len(), usize::from(is_tracked), "{tracking:#}");
         assert_eq!(tracking["notes"], serde_json::json!([]));
     }
+}
+
+#[test]
+#[ignore = "mounts file systems, as root"]
+fn a_borg_repository_leaves_the_clones_of_another_alone() {
+    let disk = LoopDisk::mount("xfs", "");
+    let environment = Environment::with_repository();
+    let config = environment.config_file();
+    environment.write(&config, "[machines.web]\ntrack = true\n");
+    let mut machine = SampleMachine::builder(disk.path(), "web")
+        .disk(SampleDisk::dynamic(8 * MIB as u64))
+        .build();
+    machine.fill(0, 0, 6 * MIB, 7);
+    environment.succeeds(&["take", &settings(&machine)]);
+    let clones = || {
+        let files = std::fs::read_dir(machine.folder().join(".vrs-tracking")).unwrap();
+        files.map(|file| file.unwrap().path()).collect::<Vec<_>>()
+    };
+    let kept = clones();
+    assert_eq!(kept.len(), 1);
+    let location = format!("borg:{}", environment.path().join("borg").display());
+    for arguments in [&["init"][..], &["take", &settings(&machine)]] {
+        let mut command = environment.command(arguments);
+        command.env("VRS_REPOSITORY", &location);
+        let run = environment.finish(command);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+    }
+    assert_eq!(clones(), kept);
+    machine.fill(0, MIB as u64, 9000, 8);
+    let again = environment.json(&["take", &settings(&machine)]);
+    let tracking = &again["machines"][0]["tracking"];
+    assert_eq!(tracking["notes"], serde_json::json!([]));
+    assert_eq!(tracking["images"].as_array().unwrap().len(), 1);
 }
