@@ -34,6 +34,7 @@ use uuid::Uuid;
 use vrs_virtualbox::{MachineId, MachineState, MediumId};
 
 pub(crate) use freeze::{Capture, Frozen};
+pub(crate) use tracker::TrackerFate;
 pub(crate) use watch::LowWater;
 
 use crate::error::{Error, Result};

@@ -8,6 +8,7 @@
 //! Not guaranteed: that it saves anything. Where no method works, images are read as ever.
 
 mod change_list;
+mod conclusion;
 mod differencing;
 mod record;
 mod reflink;
@@ -18,9 +19,10 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::Serialize;
 use vrs_progress::Progress;
-use vrs_repository::id::SnapshotId;
+use vrs_repository::id::{RepositoryId, SnapshotId};
 use vrs_repository::store::{SnapshotStore, TreePath};
 use vrs_vdisk::VdiHead;
 use vrs_virtualbox::MachineId;
@@ -29,9 +31,9 @@ pub use self::differencing::TrackerSnapshot;
 pub(crate) use self::differencing::{
     ChangeLists, DESCRIPTION, ListedDisk, TrackerPlan, is_tracker,
 };
-use self::record::{Found, Grid, Method, TrackedImage, TrackingRecord};
+use self::record::{Found, Grid, KnownImages, Method, TrackedImage, TrackingRecord};
 pub(crate) use self::tracker::{LeftDisk, LeftTracker, Tracker};
-use crate::capture::{Capture, CaptureMode};
+use crate::capture::{Capture, CaptureMode, TrackerFate};
 use crate::error::Result;
 use crate::host::Host;
 use crate::inventory::{Inventory, Missing};
@@ -132,7 +134,8 @@ fn remove_record(host: &Host, machine: MachineId) -> Result<()> {
     record::remove(host, machine)
 }
 
-/// Removes what is kept for machines that are gone, and what an interrupted take left.
+/// Removes what is kept for machines that are gone or for repositories that are not used any more, and what an
+/// interrupted take left.
 pub fn sweep(host: &Host) -> Result<()> {
     for machine in record::machines(host)? {
         // Who holds it is at work with just that.
@@ -143,11 +146,29 @@ pub fn sweep(host: &Host) -> Result<()> {
             Found::Record(record) if !record.settings_file.exists() => {
                 remove_record(host, machine)?;
             }
-            Found::Record(record) => remove_files(record.left_behind)?,
+            Found::Record(record) => drop_unused(host, record)?,
             Found::Nothing | Found::Useless(_) => {}
         }
     }
     Ok(())
+}
+
+fn drop_unused(host: &Host, mut record: TrackingRecord) -> Result<()> {
+    let now = Timestamp::now();
+    if record.known.iter().any(|known| known.is_unused(now)) {
+        record.drop_images(|known, _| known.is_unused(now));
+        return keep(host, &record);
+    }
+    remove_files(record.left_behind)
+}
+
+/// Replaces a machine's record, if there is something in it, and removes what it does not need.
+fn keep(host: &Host, record: &TrackingRecord) -> Result<()> {
+    if record.known.is_empty() {
+        return remove_record(host, record.machine);
+    }
+    record::write(host, record)?;
+    remove_files(record.left_behind.clone())
 }
 
 /// Deletes the VirtualBox snapshots that takes left for tracking a machine, and forgets it. The caller holds its
@@ -167,7 +188,7 @@ pub(crate) fn delete_trackers(
     plan.refuse_without_room(machine, &inventory)?;
     let mode = CaptureMode::Memory;
     let mut capture = Capture::begin(host, machine, &inventory, mode, plan.intent(), progress)?;
-    capture.give_up_tracking();
+    capture.set_tracker_fate(TrackerFate::Forgotten);
     capture.thaw(host)?;
     capture.finish()
 }
@@ -179,6 +200,7 @@ fn remove_files(files: Vec<PathBuf>) -> Result<()> {
 /// What the record says, and what came of asking it.
 struct Known<'a> {
     record: TrackingRecord,
+    repository: RepositoryId,
     /// Those that the repository has.
     snapshots: &'a BTreeSet<SnapshotId>,
     lists: ChangeLists,
@@ -193,14 +215,9 @@ impl<'a> Known<'a> {
         lists: ChangeLists,
     ) -> Self {
         let machine = &plan.machine;
+        let repository = store.id();
         let (record, why) = match record::read(host, machine.id) {
-            Ok(Found::Record(record)) if record.repository == Some(store.id()) => {
-                (Some(record), None)
-            }
-            Ok(Found::Record(record)) => {
-                let why = "the last snapshot went into another repository";
-                (Some(record.without_images()), Some(why.to_owned()))
-            }
+            Ok(Found::Record(record)) => (Some(record), None),
             Ok(Found::Useless(why)) => (None, Some(why.to_owned())),
             Ok(Found::Nothing) => (None, None),
             Err(error) => (None, Some(error.to_string())),
@@ -208,10 +225,14 @@ impl<'a> Known<'a> {
         let mut record = record.unwrap_or_else(|| TrackingRecord::new(machine.id));
         record.machine_name.clone_from(&machine.name);
         record.settings_file.clone_from(&machine.settings_file);
-        record.repository = Some(store.id());
+        // There is one chain of differencing images, and this take ends it.
+        record.drop_images(|known, image| {
+            known.repository != repository && (known.tracker.is_some() || !image.is_in_place())
+        });
+        let known = record.known_for(repository);
+        let takes_since_scan = known.map_or(0, |known| known.takes_since_scan);
         let report = TrackingReport {
-            is_scan: plan.options.force_read
-                || record.takes_since_scan.saturating_add(1) >= SCAN_EVERY,
+            is_scan: plan.options.force_read || takes_since_scan.saturating_add(1) >= SCAN_EVERY,
             leaves_virtualbox_snapshot: lists.leaves,
             notes: why
                 .map(|why| format!("all is read: {why}"))
@@ -222,16 +243,21 @@ impl<'a> Known<'a> {
         };
         Self {
             record,
+            repository,
             snapshots: &plan.snapshots,
             lists,
             report,
         }
     }
 
+    fn images(&self) -> Option<&KnownImages> {
+        self.record.known_for(self.repository)
+    }
+
     /// What is unchanged of a file, whose present bytes `now` has.
     fn vouch(&mut self, file: &FilePlan, now: &Path) -> Option<Vouched> {
         let path = &file.source.local;
-        let image = self.record.image(path)?;
+        let image = self.images()?.image(path)?;
         let merged = self.lists.merged.as_ref();
         if merged.is_none() && matches!(image.method, Method::ChangeList(_)) {
             // What is not as it was left is in the notes.

@@ -38,6 +38,7 @@ mod saved_state;
 mod servers;
 mod settings;
 mod tiny_disk;
+mod unnoticed;
 
 pub use contents::{random_bytes, sha256};
 pub use every_step::{CrashPoint, run_at_every_step};
@@ -58,3 +59,4 @@ pub use sample_builder::{SampleDisk, SampleMachineBuilder};
 pub use saved_state::SavedStateFile;
 pub use servers::{Proxy, ServerKind, StorageServer};
 pub use tiny_disk::TinyDisk;
+pub use unnoticed::write_unnoticed;

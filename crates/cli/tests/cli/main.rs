@@ -26,5 +26,6 @@ mod prune;
 mod repository;
 mod server;
 mod shape;
+mod tracking;
 mod verbs;
 mod virtualbox;

@@ -9,14 +9,14 @@ use crate::environment::{Environment, MIB, Run};
 use crate::json::documented;
 
 /// An environment with a VirtualBox that has the machine "web".
-struct Computer {
-    environment: Environment,
-    virtualbox: FakeVBoxManage,
-    machine: SampleMachine,
+pub struct Computer {
+    pub environment: Environment,
+    pub virtualbox: FakeVBoxManage,
+    pub machine: SampleMachine,
 }
 
 impl Computer {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let environment = Environment::with_repository();
         let virtualbox = FakeVBoxManage::new();
         let machine = environment.machine("web", 2 * MIB);
@@ -28,18 +28,18 @@ impl Computer {
         }
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.environment.command(arguments);
         command.env("VRS_VBOXMANAGE", self.virtualbox.program());
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Run {
+    pub fn run(&self, arguments: &[&str]) -> Run {
         self.environment.finish(self.command(arguments))
     }
 
     #[track_caller]
-    fn succeeds(&self, arguments: &[&str]) -> String {
+    pub fn succeeds(&self, arguments: &[&str]) -> String {
         let run = self.run(arguments);
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{arguments:?}");
         run.stdout

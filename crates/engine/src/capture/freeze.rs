@@ -11,6 +11,7 @@ use vrs_virtualbox::{
 
 use super::pause::PauseLog;
 use super::take_watch::TakeWatch;
+use super::tracker::TrackerFate;
 use super::{CaptureIntent, CaptureMode, STATELESS_KEY, TrackerIntent};
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -26,10 +27,7 @@ pub(crate) struct Capture<'a> {
     pub(super) progress: &'a dyn Progress,
     /// The transient VirtualBox snapshot, once its id is known.
     pub(super) virtualbox_snapshot: Option<VirtualBoxSnapshotId>,
-    /// Whether the VirtualBox snapshot for tracking stays.
-    pub(super) keeps_tracker: bool,
-    /// Whether what is known for tracking is void once the machine was let go.
-    pub(super) gives_up_tracking: bool,
+    pub(super) tracker_fate: TrackerFate,
     /// The furthest step that was announced.
     pub(super) furthest_step: Option<Step>,
     /// Whether an earlier run unregistered the machine, and perhaps did not register it again.
@@ -74,8 +72,7 @@ impl<'a> Capture<'a> {
             journal,
             progress,
             virtualbox_snapshot: None,
-            keeps_tracker: false,
-            gives_up_tracking: false,
+            tracker_fate: TrackerFate::Deleted,
             furthest_step: None,
             was_unregistered: false,
             pause_log: Some(PauseLog::begin(&before.local_folder)),

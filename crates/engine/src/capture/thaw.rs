@@ -9,6 +9,7 @@ use vrs_virtualbox::{
 };
 
 use super::freeze::Capture;
+use super::tracker::TrackerFate;
 use super::{CaptureIntent, CaptureMode, strays};
 use crate::error::Result;
 use crate::host::Host;
@@ -34,8 +35,7 @@ impl<'a> Capture<'a> {
             intent,
             progress,
             virtualbox_snapshot: unfinished.virtualbox_snapshot,
-            keeps_tracker: false,
-            gives_up_tracking: true,
+            tracker_fate: TrackerFate::Forgotten,
             furthest_step: unfinished.furthest_step,
             was_unregistered: unfinished.was_registered,
             pause_log: None,
@@ -71,7 +71,7 @@ impl<'a> Capture<'a> {
         strays::remove_images(self.virtualbox, &self.intent, self.progress)?;
         self.outlast_leftovers()?;
         strays::remove_files(self.virtualbox, &self.intent, self.progress)?;
-        if self.voids_tracking() {
+        if self.forgets_trackers() {
             tracking::forget(host, self.intent.machine, self.progress);
         }
         self.start_again()

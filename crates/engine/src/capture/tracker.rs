@@ -18,6 +18,17 @@ use crate::error::{Error, Result};
 use crate::journal::Step;
 use crate::tracking::{DESCRIPTION, LeftDisk, LeftTracker, ListedDisk, TrackerSnapshot};
 
+/// What letting the machine go does about VirtualBox snapshots for tracking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TrackerFate {
+    /// None stays; what is known is what the take wrote down.
+    Deleted,
+    /// All is as the take wanted it.
+    Kept,
+    /// None stays, and nothing is known: the take failed.
+    Forgotten,
+}
+
 impl Capture<'_> {
     /// Deletes the trackers that earlier takes left, which merges their images into the base images.
     pub(crate) fn delete_former_trackers(&mut self) -> Result<()> {
@@ -125,15 +136,9 @@ impl Capture<'_> {
         }
     }
 
-    /// Whether letting the machine go leaves the new one alone.
-    pub(crate) const fn keep_tracker(&mut self, keeps: bool) {
-        self.keeps_tracker = keeps;
-    }
-
-    /// The take failed: no tracker stays, and nothing is known.
-    pub(crate) const fn give_up_tracking(&mut self) {
-        self.keeps_tracker = false;
-        self.gives_up_tracking = true;
+    /// Decides what letting the machine go does about them.
+    pub(crate) const fn set_tracker_fate(&mut self, fate: TrackerFate) {
+        self.tracker_fate = fate;
     }
 
     /// Deletes what is left of the trackers of earlier takes.
@@ -156,7 +161,8 @@ impl Capture<'_> {
         step: Step,
         is_meant: impl Fn(&TrackerIntent, &ListedVirtualBoxSnapshot) -> bool,
     ) -> Result<()> {
-        let Some(tracker) = self.intent.tracker.clone().filter(|_| !self.keeps_tracker) else {
+        let tracker = self.intent.tracker.clone();
+        let Some(tracker) = tracker.filter(|_| self.tracker_fate != TrackerFate::Kept) else {
             return Ok(());
         };
         let listed = self.virtualbox.virtualbox_snapshots(self.intent.machine)?;
@@ -179,9 +185,9 @@ impl Capture<'_> {
         Ok(())
     }
 
-    /// Whether what is known about trackers is void once the machine was let go.
-    pub(super) const fn voids_tracking(&self) -> bool {
-        self.intent.tracker.is_some() && self.gives_up_tracking
+    /// Whether nothing is known about trackers once the machine was let go.
+    pub(super) fn forgets_trackers(&self) -> bool {
+        self.intent.tracker.is_some() && self.tracker_fate == TrackerFate::Forgotten
     }
 }
 

@@ -11,7 +11,7 @@ use vrs_repository::store::{Ingest, SnapshotStore};
 use super::plan::TakePlan;
 use super::subject::Subject;
 use super::{Taken, tracked};
-use crate::capture::{Capture, CaptureMode, Frozen, LowWater};
+use crate::capture::{Capture, CaptureMode, Frozen, LowWater, TrackerFate};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::inventory::{Inventory, Missing};
@@ -141,7 +141,7 @@ fn freeze(host: &Host, member: &mut Member<'_>) -> Result<Frozen> {
 
 /// Undoes a capture whose failure is told already.
 pub(super) fn let_go(host: &Host, mut capture: Capture<'_>, progress: &dyn Progress) {
-    capture.give_up_tracking();
+    capture.set_tracker_fate(TrackerFate::Forgotten);
     let thawed = capture.thaw(host).and_then(|()| capture.finish());
     if let Err(error) = thawed {
         progress.warn(&format!("{error}; `vrs recover` tries it again"));

@@ -9,7 +9,7 @@ use super::Taken;
 use super::online::let_go;
 use super::plan::TakePlan;
 use super::subject::Subject;
-use crate::capture::{Capture, CaptureMode};
+use crate::capture::{Capture, CaptureMode, TrackerFate};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::inventory::{Inventory, Missing};
@@ -61,7 +61,7 @@ pub(super) fn conclude(host: &Host, mut capture: Capture<'_>, taken: &Taken) -> 
     let tracking = taken.tracking.as_ref();
     let keeps = tracking.is_some_and(|tracking| tracking.leaves_virtualbox_snapshot);
     if !keeps {
-        capture.keep_tracker(false);
+        capture.set_tracker_fate(TrackerFate::Deleted);
         capture.thaw(host)?;
     }
     capture.finish()
@@ -75,7 +75,7 @@ pub(super) fn leave_tracker(
     let tracker = tracker.filter(|tracker| tracker.has_heads())?;
     match capture.leave_tracker() {
         Ok(left) => {
-            capture.keep_tracker(true);
+            capture.set_tracker_fate(TrackerFate::Kept);
             Some(left)
         }
         Err(error) => {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use vrs_repository::id::RepositoryId;
 use vrs_repository::store::{FileStamp, SnapshotStore};
 use vrs_vdisk::VdiHead;
 use vrs_virtualbox::{
@@ -17,7 +18,7 @@ use vrs_virtualbox::{
     VirtualBoxSnapshotId,
 };
 
-use super::record::{self, Found, Method, TrackingRecord};
+use super::record::{self, Found, KnownImages, Method, TrackingRecord};
 use super::suitability::{reason_against, wants_lists};
 use crate::capture::{CaptureMode, TrackerIntent};
 use crate::error::{Error, Result};
@@ -109,19 +110,20 @@ impl TrackerPlan {
                 )),
             }
         }
-        if !options.track {
-            plan.tell_deletion();
-        }
         if !options.track || store.chunk_lists().is_none() {
+            plan.tell_deletion();
             return plan;
         }
-        let known = match record::read(host, machine.id) {
-            Ok(Found::Record(record)) if record.repository == Some(store.id()) => Some(record),
-            _ => None,
+        let record = match record::read(host, machine.id) {
+            Ok(Found::Record(record)) => record,
+            _ => TrackingRecord::new(machine.id),
         };
-        let has_known = known.as_ref().is_some_and(|known| known.tracker.is_some());
+        let known = record.known_for(store.id());
+        let has_known = known.is_some_and(|known| known.tracker.is_some());
         if !plan.former.is_empty() || has_known {
-            match lists_that_count(inventory, &plan.former, known.as_ref()) {
+            let lists = known_tracker(&record, store.id(), settings, &plan.former)
+                .and_then(|(known, tracker)| lists_that_count(inventory, known, tracker));
+            match lists {
                 Ok(_) if mode == Some(CaptureMode::SaveState) => {}
                 Ok(disks) => plan.counts = Some(disks),
                 Err(why) => plan.notes.push(format!("all is read: {why}")),
@@ -250,21 +252,47 @@ pub(super) fn medium(inventory: &Inventory, id: MediumId) -> Option<&MediumRecor
     inventory.media.iter().find(|medium| medium.id == id)
 }
 
+/// What is known since the one tracker that there is was left; or why it tells nothing.
+fn known_tracker<'a>(
+    record: &'a TrackingRecord,
+    repository: RepositoryId,
+    settings: &MachineSettings,
+    former: &[TrackerSnapshot],
+) -> std::result::Result<(&'a KnownImages, &'a TrackerSnapshot), String> {
+    let is_left_for = |known: &&KnownImages| {
+        let mut former = former.iter();
+        former.any(|former| known.tracker.as_ref() == Some(former))
+    };
+    let left_for = record.known.iter().find(is_left_for);
+    let known = record.known_for(repository);
+    match known.and_then(|known| Some((known, known.tracker.as_ref()?))) {
+        Some((known, tracker)) if former == [tracker.clone()] => Ok((known, tracker)),
+        _ if left_for.is_some_and(|known| known.repository != repository) => Err("the VirtualBox snapshot that was left tells what changed since a snapshot in another repository: there can be one for one repository only".to_owned()),
+        Some((_, tracker)) if stays(settings, former, tracker) => {
+            Err("several states are based on the VirtualBox snapshot that was left".to_owned())
+        }
+        Some(_) => Err("the VirtualBox snapshot that was left is gone or is another".to_owned()),
+        None => Err("nothing is known about the VirtualBox snapshot that was left".to_owned()),
+    }
+}
+
+/// Whether a tracker is there, and cannot be deleted.
+fn stays(
+    settings: &MachineSettings,
+    former: &[TrackerSnapshot],
+    tracker: &TrackerSnapshot,
+) -> bool {
+    let mut made = settings.virtualbox_snapshots();
+    !former.contains(tracker) && made.any(|made| is_tracker(made) && snapshot_of(made) == *tracker)
+}
+
 /// The disks, if all is as the record says; or what is not.
 fn lists_that_count(
     inventory: &Inventory,
-    former: &[TrackerSnapshot],
-    known: Option<&TrackingRecord>,
+    known: &KnownImages,
+    tracker: &TrackerSnapshot,
 ) -> std::result::Result<Vec<ListedDisk>, String> {
     let settings = &inventory.settings;
-    let known = known.ok_or("nothing is known about the VirtualBox snapshot that was left")?;
-    let tracker = known
-        .tracker
-        .as_ref()
-        .ok_or("nothing is known about the VirtualBox snapshot that was left")?;
-    if former != [tracker.clone()] {
-        return Err("the VirtualBox snapshot that was left is gone or is another".to_owned());
-    }
     let is_current = settings.current_virtualbox_snapshot == Some(tracker.id);
     if !is_current || settings.virtualbox_snapshots().count() != 1 {
         return Err("there are other VirtualBox snapshots than the one that was left".to_owned());
@@ -282,7 +310,7 @@ fn lists_that_count(
 
 fn listed_disk(
     inventory: &Inventory,
-    known: &TrackingRecord,
+    known: &KnownImages,
     id: MediumId,
 ) -> std::result::Result<ListedDisk, String> {
     let other = || "the machine has other disks".to_owned();

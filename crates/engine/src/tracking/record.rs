@@ -1,5 +1,5 @@
-//! What is known about a machine's images since the last snapshot, one file for each machine below vrs's
-//! state folder.
+//! What is known about a machine's images since its last snapshot in each repository, one file for each
+//! machine below vrs's state folder.
 //!
 //! Guarantees: a record is on disk when [`write`] returns, whole or not at all; one that was damaged since
 //! is recognised by its checksum and never used. Not guaranteed: that a record tells the truth. What it
@@ -7,9 +7,10 @@
 
 use std::path::{Path, PathBuf};
 
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use vrs_repository::id::{RepositoryId, SnapshotId};
-use vrs_repository::store::Chunking;
+use vrs_repository::store::{Chunking, FileStamp};
 use vrs_virtualbox::MachineId;
 
 use super::change_list::ChangeList;
@@ -21,9 +22,13 @@ use crate::manifest::Stamp;
 use crate::platform;
 
 /// A record of another version is as good as none.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const FOLDER: &str = "tracking";
+
+/// Clones for a repository that the machine was not taken into for so long go. Twice as long as
+/// between two copies that are made each month.
+const KEPT_UNUSED: SignedDuration = SignedDuration::from_hours(60 * 24);
 
 /// What is known about a machine's images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,15 +38,36 @@ pub(crate) struct TrackingRecord {
     pub(crate) machine_name: String,
     /// Where its settings are: a machine without them is gone.
     pub(crate) settings_file: PathBuf,
-    /// The repository with the snapshots; none before there is one.
-    pub(crate) repository: Option<RepositoryId>,
+    /// One for each repository that the machine was taken into.
+    pub(crate) known: Vec<KnownImages>,
+    /// Files that vrs made for tracking, or was about to make, and that no image of the record needs.
+    pub(crate) left_behind: Vec<PathBuf>,
+}
+
+/// What is known since the machine's last snapshot in one repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KnownImages {
+    pub(crate) repository: RepositoryId,
+    /// When that snapshot was done.
+    pub(crate) taken: Timestamp,
+    /// When the last one was done for which all images were read.
+    pub(crate) scanned: Timestamp,
     /// Takes in a row that relied on a record.
     pub(crate) takes_since_scan: u32,
     pub(crate) images: Vec<TrackedImage>,
     /// The VirtualBox snapshot under whose differencing images the guest writes, if that is the method.
     pub(crate) tracker: Option<TrackerSnapshot>,
-    /// Files that vrs made for tracking, or was about to make, and that no image of the record needs.
-    pub(crate) left_behind: Vec<PathBuf>,
+}
+
+impl KnownImages {
+    pub(crate) fn image(&self, path: &Path) -> Option<&TrackedImage> {
+        self.images.iter().find(|image| image.path == path)
+    }
+
+    /// Whether it takes room, and nobody waits for it any more. A clock that was set back says no.
+    pub(crate) fn is_unused(&self, now: Timestamp) -> bool {
+        self.tracker.is_none() && now.duration_since(self.taken) > KEPT_UNUSED
+    }
 }
 
 /// An image as vrs left it.
@@ -134,6 +160,11 @@ impl Method {
 }
 
 impl TrackedImage {
+    /// Whether the image is still that file.
+    pub(crate) fn is_in_place(&self) -> bool {
+        FileStamp::of(&self.path).is_ok_and(|now| Stamp::from(now).inode == self.stamp.inode)
+    }
+
     /// Whether what is kept of it still tells all about an image of that stamp.
     pub(crate) fn is_still(&self, grid: Grid, stamp: Stamp) -> bool {
         let is_kept = match &self.method {
@@ -161,34 +192,48 @@ impl TrackingRecord {
             machine,
             machine_name: String::new(),
             settings_file: PathBuf::new(),
-            repository: None,
-            takes_since_scan: 0,
-            images: Vec::new(),
-            tracker: None,
+            known: Vec::new(),
             left_behind: Vec::new(),
         }
     }
 
-    /// What is left of it where its images are no use.
-    pub(crate) fn without_images(self) -> Self {
-        Self {
-            left_behind: self.all_files(),
-            images: Vec::new(),
-            tracker: None,
-            takes_since_scan: 0,
-            ..self
-        }
+    /// What is known for a repository.
+    pub(crate) fn known_for(&self, repository: RepositoryId) -> Option<&KnownImages> {
+        let mut known = self.known.iter();
+        known.find(|known| known.repository == repository)
     }
 
-    pub(crate) fn image(&self, path: &Path) -> Option<&TrackedImage> {
-        self.images.iter().find(|image| image.path == path)
+    /// Says something else for a repository. Without images that is nothing.
+    pub(crate) fn replace(&mut self, next: KnownImages) {
+        let before = self.all_files();
+        self.known
+            .retain(|known| known.repository != next.repository);
+        self.known
+            .extend(Some(next).filter(|next| !next.images.is_empty()));
+        self.leave_behind(before);
+    }
+
+    /// Drops images that are no use.
+    pub(crate) fn drop_images(&mut self, is_useless: impl Fn(&KnownImages, &TrackedImage) -> bool) {
+        let before = self.all_files();
+        for known in &mut self.known {
+            let mut images = std::mem::take(&mut known.images);
+            images.retain(|image| !is_useless(known, image));
+            known.images = images;
+        }
+        self.known.retain(|known| !known.images.is_empty());
+        self.leave_behind(before);
+    }
+
+    fn leave_behind(&mut self, mut files: Vec<PathBuf>) {
+        files.retain(|file| self.own_files().all(|own| own != file));
+        self.left_behind = files;
     }
 
     /// Files that vrs made for the machine and still needs.
     pub(crate) fn own_files(&self) -> impl Iterator<Item = &Path> {
-        self.images
-            .iter()
-            .flat_map(|image| image.method.own_files())
+        let images = self.known.iter().flat_map(|known| &known.images);
+        images.flat_map(|image| image.method.own_files())
     }
 
     /// Files that vrs made for the machine.

@@ -25,7 +25,7 @@ use vrs_progress::{NoProgress, Progress};
 use vrs_repository::store::{
     CheckOptions, Chunking, FileSource, SnapshotLabel, SnapshotStore, TreePath,
 };
-use vrs_repository::{Location, OpenOptions, Password, ResticRepository};
+use vrs_repository::{InitOptions, Location, OpenOptions, Password, ResticRepository};
 use vrs_testkit::{REPOSITORY_PASSWORD, SampleDisk, SampleMachine, make_repository};
 
 pub const MIB: u64 = 1 << 20;
@@ -37,6 +37,7 @@ pub const CHUNK_BYTES: u64 = 512 << 10;
 pub struct Scene {
     pub folder: PathBuf,
     pub host: Host,
+    repository: &'static str,
     cache_folder: Option<PathBuf>,
     // Opening derives a key on purpose slowly.
     store: OnceCell<ResticRepository>,
@@ -52,6 +53,7 @@ impl Scene {
         Self {
             folder: folder.to_owned(),
             host,
+            repository: "repository",
             cache_folder: None,
             store: OnceCell::new(),
         }
@@ -60,6 +62,21 @@ impl Scene {
     pub fn with_repository(folder: &Path) -> Self {
         let scene = Self::new(folder);
         make_repository(scene.location().folder().expect("a folder"));
+        scene
+    }
+
+    /// The same machines without VirtualBox, and a second repository.
+    pub fn elsewhere(&self) -> Self {
+        let scene = Self {
+            repository: "elsewhere",
+            cache_folder: self.cache_folder.clone(),
+            ..Self::new(&self.folder)
+        };
+        // The ready-made ones have the same id.
+        if !scene.location().folder().unwrap().exists() {
+            let options = InitOptions::default();
+            ResticRepository::init(&scene.location(), &password(), &options).unwrap();
+        }
         scene
     }
 
@@ -73,7 +90,7 @@ impl Scene {
     }
 
     pub fn location(&self) -> Location {
-        Location::parse(self.folder.join("repository").to_str().unwrap()).unwrap()
+        Location::parse(self.folder.join(self.repository).to_str().unwrap()).unwrap()
     }
 
     pub fn store(&self) -> &ResticRepository {

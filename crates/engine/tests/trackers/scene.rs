@@ -238,3 +238,7 @@ pub fn take_virtualbox_snapshot(scene: &Scene, name: &str) {
 pub fn delete_virtualbox_snapshot(scene: &Scene, name: &str) {
     virtualbox(&scene.folder).run(["snapshot", "web", "delete", name]);
 }
+
+pub fn restore_virtualbox_snapshot(scene: &Scene, name: &str) {
+    virtualbox(&scene.folder).run(["snapshot", "web", "restore", name]);
+}

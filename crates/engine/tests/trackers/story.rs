@@ -6,7 +6,7 @@ use vrs_engine::capture::CaptureMode;
 use vrs_testkit::SampleMachine;
 
 use crate::common::{MIB, Scene};
-use crate::registered::virtualbox;
+use crate::registered::{virtualbox, with_virtualbox};
 use crate::scene::{
     DISKS, delete_virtualbox_snapshot, find, names, power_off, sample_at_rest, start, take_right,
     take_virtualbox_snapshot, tracked, with,
@@ -15,14 +15,22 @@ use crate::scene::{
 /// What happens to a machine between two takes.
 #[derive(Debug, Clone)]
 enum Event {
-    Write { disk: usize, at: u64, bytes: usize },
-    Zero { block: u64 },
+    Write {
+        disk: usize,
+        at: u64,
+        bytes: usize,
+    },
+    Zero {
+        block: u64,
+    },
     TakeVirtualBoxSnapshot,
     DeleteVirtualBoxSnapshot,
     StartOrStop,
     Compact,
     Grow,
     Kill,
+    /// Takes go into the other repository from now on.
+    ChangeRepository,
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -37,12 +45,14 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Compact),
         1 => Just(Grow),
         1 => Just(Kill),
+        2 => Just(ChangeRepository),
     ]
 }
 
 /// A machine to which things happen.
 struct Story {
     scene: Scene,
+    elsewhere: Scene,
     machine: SampleMachine,
     capacity_bytes: u64,
     seed: u8,
@@ -50,6 +60,10 @@ struct Story {
 
 impl Story {
     fn happens(&mut self, event: &Event) {
+        if matches!(event, Event::ChangeRepository) {
+            std::mem::swap(&mut self.scene, &mut self.elsewhere);
+            return;
+        }
         let scene = &self.scene;
         let id = find(scene).id.uuid();
         let fake = virtualbox(&scene.folder);
@@ -94,6 +108,7 @@ fn whatever_happens(cases: u32) {
             let folder = tempfile::tempdir().unwrap();
             let (scene, machine) = sample_at_rest(folder.path());
             let mut story = Story {
+                elsewhere: with_virtualbox(scene.elsewhere()),
                 scene,
                 machine,
                 capacity_bytes: 12 * MIB,

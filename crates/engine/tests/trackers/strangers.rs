@@ -2,15 +2,17 @@
 
 use std::path::Path;
 
+use vrs_engine::take::{TakeOptions, Taken};
 use vrs_engine::tracking::SCAN_EVERY;
 use vrs_progress::NoProgress;
-use vrs_testkit::StepLog;
+use vrs_testkit::{StepLog, write_unnoticed};
 
 use crate::common::{MIB, Scene};
 use crate::registered::virtualbox;
 use crate::scene::{
-    assert_tracked, assert_untracked, bases, delete_virtualbox_snapshot, find, names, record,
-    report, start, take, take_right, take_virtualbox_snapshot, tracked, tracked_machine, write,
+    assert_tracked, assert_untracked, bases, delete_virtualbox_snapshot, find, guest, names,
+    power_off, record, report, restore_virtualbox_snapshot, start, take, take_right,
+    take_virtualbox_snapshot, tracked, tracked_machine, write,
 };
 
 #[test]
@@ -43,6 +45,76 @@ fn virtualbox_snapshots_of_the_users_are_let_alone() {
     assert!(notes.contains("is gone or is another"), "{notes}");
     assert_eq!(report(&taken).images, []);
     assert_tracked(&scene, "left again");
+}
+
+/// The user goes back to what was taken, which is a VirtualBox snapshot like every other.
+#[test]
+fn a_tracker_that_was_restored_tells_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = tracked_machine(folder.path());
+    let written = guest(&scene, 0);
+    restore_virtualbox_snapshot(&scene, &names(&scene)[0]);
+    assert!(guest(&scene, 0) != written);
+    let taken = take_right(&scene, tracked());
+    let notes = report(&taken).notes.join("\n");
+    let why = "the guest writes to another image than was left to it";
+    assert!(notes.contains(why), "{notes}");
+    assert_eq!(report(&taken).images, []);
+    assert_tracked(&scene, "restored");
+}
+
+/// The user has two branches from it.
+#[test]
+fn a_tracker_on_which_several_states_are_based_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = tracked_machine(folder.path());
+    let tracker = names(&scene).remove(0);
+    take_virtualbox_snapshot(&scene, "mine");
+    restore_virtualbox_snapshot(&scene, &tracker);
+    start(&scene);
+    write(&scene, 0, 4 * MIB, 20);
+    write(&scene, 1, 5 * MIB, 20);
+    let taken = assert_stays(&scene, &tracker, &[&tracker, "mine"], tracked());
+    let notes = report(&taken).notes.join("\n");
+    for why in [
+        "several states are based on the VirtualBox snapshot that was left",
+        "has VirtualBox snapshots of its owner's",
+    ] {
+        assert!(notes.contains(why), "{notes}");
+    }
+    power_off(&scene);
+    take_virtualbox_snapshot(&scene, "other");
+    for options in [tracked(), TakeOptions::default()] {
+        assert_stays(&scene, &tracker, &[&tracker, "mine", "other"], options);
+    }
+    // The branch that is left keeps its bytes.
+    let wanted = guest(&scene, 0);
+    delete_virtualbox_snapshot(&scene, "mine");
+    take_right(&scene, tracked());
+    assert_eq!(names(&scene), ["other"]);
+    assert!(guest(&scene, 0) == wanted);
+    delete_virtualbox_snapshot(&scene, "other");
+    take_right(&scene, tracked());
+    assert_tracked(&scene, "anew");
+}
+
+/// A take reads all, says why, and changes nothing.
+#[track_caller]
+fn assert_stays(scene: &Scene, tracker: &str, made: &[&str], options: TakeOptions) -> Taken {
+    // The witness writes to the other disk.
+    let before = guest(scene, 1);
+    let taken = take_right(scene, options);
+    assert_eq!(names(scene), made);
+    assert!(before == guest(scene, 1));
+    assert!(!record(scene).exists());
+    if let Some(report) = &taken.tracking {
+        let note = format!(
+            "the VirtualBox snapshot '{tracker}', which vrs left, stays: 2 states are based on it"
+        );
+        assert!(report.notes.contains(&note), "{:?}", report.notes);
+        assert_eq!(report.images, []);
+    }
+    taken
 }
 
 /// Changes the settings of a machine that nobody runs.
@@ -97,7 +169,7 @@ fn a_base_image_that_somebody_wrote_to_is_read() {
     let base = bases(&scene).remove(0);
     let image = std::fs::File::options().write(true).open(&base).unwrap();
     let before = image.metadata().unwrap().modified().unwrap();
-    write_block(&base);
+    std::os::unix::fs::FileExt::write_all_at(&image, b"by somebody", second_block(&base)).unwrap();
     image.set_modified(before).unwrap();
     let taken = take_right(&scene, tracked());
     let notes = report(&taken).notes.join("\n");
@@ -107,39 +179,17 @@ fn a_base_image_that_somebody_wrote_to_is_read() {
 }
 
 /// In the second block of the disk.
-fn write_block(base: &Path) {
-    use std::os::unix::fs::FileExt as _;
+fn second_block(base: &Path) -> u64 {
     let header = vrs_vdisk::VdiHeader::read(base).unwrap();
-    let image = std::fs::File::options().write(true).open(base).unwrap();
-    let at = header.data_offset_bytes + MIB + 5;
-    image.write_all_at(b"nobody knows", at).unwrap();
-}
-
-/// A list that lacks a change: the record tells the image's stamp after it.
-fn poison(scene: &Scene) {
-    use std::os::unix::fs::MetadataExt as _;
-    let base = bases(scene).remove(0);
-    let stamp = |base: &Path| {
-        let found = std::fs::metadata(base).unwrap();
-        let mtime = found.mtime() * 1_000_000_000 + found.mtime_nsec();
-        let ctime = found.ctime() * 1_000_000_000 + found.ctime_nsec();
-        [mtime.to_string(), ctime.to_string()]
-    };
-    let old = stamp(&base);
-    write_block(&base);
-    let new = stamp(&base);
-    let content = std::fs::read_to_string(record(scene)).unwrap();
-    let (_, text) = content.split_once('\n').unwrap();
-    let text = text.replace(&old[0], &new[0]).replace(&old[1], &new[1]);
-    let sum = blake3::hash(text.as_bytes()).to_hex();
-    std::fs::write(record(scene), format!("{sum}\n{text}")).unwrap();
+    header.data_offset_bytes + MIB + 5
 }
 
 #[test]
 fn a_change_that_no_list_has_is_found_by_a_scan() {
     let folder = tempfile::tempdir().unwrap();
     let scene = tracked_machine(folder.path());
-    poison(&scene);
+    let base = bases(&scene).remove(0);
+    write_unnoticed(&record(&scene), &base, second_block(&base), b"nobody knows");
     for _ in 1..SCAN_EVERY {
         let taken = take(&scene, tracked(), &NoProgress).unwrap();
         assert!(!report(&taken).is_scan && !report(&taken).images.is_empty());

@@ -9,7 +9,7 @@ use vrs_testkit::{Fault, FaultKind, SampleDisk, SampleMachine};
 use vrs_virtualbox::MachineState;
 
 use crate::common::{MIB, Scene};
-use crate::registered::virtualbox;
+use crate::registered::{virtualbox, with_virtualbox};
 use crate::scene::{
     NO_NOTES, SMALL_BYTES, assert_stored_without, assert_tracked, assert_untracked, find,
     machine_at_rest, names, power_off, record, report, running_machine, settings, start, take,
@@ -99,6 +99,34 @@ fn each_machine_of_a_set_has_a_tracker_of_its_own() {
         assert_eq!(machine.state, MachineState::Running);
         assert_eq!(driver.virtualbox_snapshots(machine.id).unwrap().len(), 1);
     }
+}
+
+/// There is one chain of images: who takes it tells the others nothing.
+#[test]
+fn two_repositories_in_turns_are_scanned_and_say_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = tracked_machine(folder.path());
+    let elsewhere = with_virtualbox(here.elsewhere());
+    for scene in [&elsewhere, &here, &elsewhere] {
+        let taken = take_right(scene, tracked());
+        let notes = report(&taken).notes.join("\n");
+        assert!(
+            notes.contains(
+                "since a snapshot in another repository: there can be one for one repository only"
+            ),
+            "{notes}"
+        );
+        assert_eq!(report(&taken).images, []);
+        assert_tracked(scene, "in turns");
+    }
+    // One that stays with a repository is tracked there.
+    let taken = take_right(&elsewhere, tracked());
+    assert_eq!(report(&taken).notes, NO_NOTES);
+    assert_eq!(report(&taken).images.len(), 2);
+    let heads = std::fs::read_dir(here.host.state_folder.join("tracking")).unwrap();
+    let is_head = |path: &std::path::PathBuf| path.extension().is_some_and(|end| end == "head");
+    let heads = heads.map(|file| file.unwrap().path()).filter(is_head);
+    assert_eq!(heads.count(), 2);
 }
 
 #[test]

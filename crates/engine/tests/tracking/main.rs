@@ -13,11 +13,10 @@ mod common;
 #[path = "../registered/mod.rs"]
 mod registered;
 
-mod clones;
-mod event;
-mod layout;
-mod reading;
-mod record;
-mod running;
+mod ends;
+mod moves;
+mod records;
 mod story;
-mod whatever_happens;
+mod takes;
+mod turns;
+mod whatever;

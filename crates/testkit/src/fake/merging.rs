@@ -14,6 +14,8 @@ use crate::image;
 /// What the merge of two images means for settings.
 pub(super) struct Merge {
     gone: Uuid,
+    /// The parent of what is gone.
+    parent: Uuid,
     kept: Option<Uuid>,
 }
 
@@ -30,6 +32,7 @@ pub(super) fn merge(registry: &Registry, machine: &Machine, id: Uuid) -> Option<
         fs::remove_file(&gone.location).expect("the image");
         return Some(Merge {
             gone: id,
+            parent: gone.parent?,
             kept: None,
         });
     };
@@ -52,6 +55,7 @@ pub(super) fn merge(registry: &Registry, machine: &Machine, id: Uuid) -> Option<
     fs::remove_file(&gone.location).expect("the image");
     Some(Merge {
         gone: gone.id,
+        parent: gone.parent?,
         kept: Some(kept.id),
     })
 }
@@ -59,7 +63,14 @@ pub(super) fn merge(registry: &Registry, machine: &Machine, id: Uuid) -> Option<
 impl Merge {
     /// Puts the result into the settings.
     pub(super) fn settle(&self, settings: &mut Element) {
-        settings.replace("HardDisk", self.gone, &mut |gone| gone.children);
+        // What was on it comes behind what else is on its parent.
+        let mut children = Vec::new();
+        settings.replace("HardDisk", self.gone, &mut |gone| {
+            children = gone.children;
+            Vec::new()
+        });
+        let parent = settings.find("HardDisk", self.parent);
+        parent.expect("a parent").children.extend(children);
         if let Some(kept) = self.kept {
             settings.for_each("Image", &mut |image| {
                 if image.has_id(self.gone) {

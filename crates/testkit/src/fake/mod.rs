@@ -20,6 +20,7 @@ mod saved_state;
 mod settings;
 mod show;
 mod snapshot_deletion;
+mod snapshot_restoring;
 mod snapshots;
 mod virtual_machine;
 

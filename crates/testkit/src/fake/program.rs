@@ -13,7 +13,7 @@ use super::answer::{Answer, FAILURE};
 use super::fault::{self, FaultKind};
 use super::registry::{self, Registry};
 use super::snapshots::{self, Take};
-use super::{execution, extra_data, media, snapshot_deletion, virtual_machine};
+use super::{execution, extra_data, media, snapshot_deletion, snapshot_restoring, virtual_machine};
 
 /// Where calls are written down.
 pub(super) const CALLS: &str = "calls.log";
@@ -205,6 +205,9 @@ fn answer(home: &Path, arguments: &[String]) -> Answer {
         }
         ["snapshot", machine, "delete", snapshot] => {
             snapshot_deletion::delete(registry, machine, snapshot)
+        }
+        ["snapshot", machine, "restore", snapshot] => {
+            snapshot_restoring::restore(registry, machine, snapshot)
         }
         ["internalcommands", "sethduuid", path] => media::set_own_uuid(path, None),
         ["internalcommands", "sethduuid", path, id] => media::set_own_uuid(path, Some(id)),

@@ -5,16 +5,14 @@ use std::fs;
 use uuid::Uuid;
 
 use super::answer::{
-    Answer, FAILURE, Failure, INVALID_OBJECT_STATE, INVALID_VM_STATE, OBJECT_NOT_FOUND,
-    SESSION_MACHINE,
+    Answer, FAILURE, Failure, INVALID_OBJECT_STATE, INVALID_VM_STATE, SESSION_MACHINE,
 };
 use super::document::Element;
 use super::machine::{Machine, Snapshot};
 use super::merging::{self, Merge};
 use super::registry::Registry;
-use super::snapshots::{FIND, braced};
+use super::snapshots::{FIND, FIND_SNAPSHOT, braced, not_found};
 
-const FIND_TO_DELETE: &str = "\"FindSnapshot(Bstr(a->argv[2]).raw(), pSnapshot.asOutParam())\" at line 537 of file VBoxManageSnapshot.cpp";
 const DELETE: &str = "\"DeleteSnapshot(bstrSnapGuid.raw(), pProgress.asOutParam())\" at line 554 of file VBoxManageSnapshot.cpp";
 const DELETING: &str =
     "\"RTEXITCODE handleSnapshot(HandlerArg*)\" at line 564 of file VBoxManageSnapshot.cpp";
@@ -26,7 +24,7 @@ pub(super) fn delete(registry: &mut Registry, name: &str, snapshot: &str) -> Ans
         Err(failure) => return failure.answer(FIND),
     };
     let Some(node) = machine.snapshot(snapshot) else {
-        return not_found(&machine, snapshot).answer(FIND_TO_DELETE);
+        return not_found(&machine, snapshot).answer(FIND_SNAPSHOT);
     };
     let announced = format!("Deleting snapshot '{}' ({})\n", node.name, node.id);
     let answer = match refusal_to_delete(registry, &machine, node) {
@@ -39,25 +37,6 @@ pub(super) fn delete(registry: &mut Registry, name: &str, snapshot: &str) -> Ans
     Answer {
         stdout: announced,
         ..answer
-    }
-}
-
-fn not_found(machine: &Machine, snapshot: &str) -> Failure {
-    let id: Option<Uuid> = snapshot.parse().ok();
-    let text = match id {
-        _ if machine.snapshots.is_empty() => "This machine does not have any snapshots".to_owned(),
-        Some(id) => format!("Could not find a snapshot with UUID {{{id}}}"),
-        None => format!("Could not find a snapshot named '{snapshot}'"),
-    };
-    let is_other_code = id.is_some() && !machine.snapshots.is_empty();
-    Failure {
-        text,
-        code: if is_other_code {
-            FAILURE
-        } else {
-            OBJECT_NOT_FOUND
-        },
-        component: SESSION_MACHINE,
     }
 }
 

@@ -5,7 +5,9 @@ use std::fs;
 
 use uuid::Uuid;
 
-use super::answer::{Answer, Failure, INVALID_VM_STATE, SESSION_MACHINE};
+use super::answer::{
+    Answer, FAILURE, Failure, INVALID_VM_STATE, OBJECT_NOT_FOUND, SESSION_MACHINE,
+};
 use super::clock::Moment;
 use super::document::Element;
 use super::execution::cannot_suspend;
@@ -14,6 +16,7 @@ use super::registry::Registry;
 use super::saved_state;
 
 pub(super) const FIND: &str = "\"FindMachine(bstrMachine.raw(), pMachine.asOutParam())\" at line 344 of file VBoxManageSnapshot.cpp";
+pub(super) const FIND_SNAPSHOT: &str = "\"FindSnapshot(Bstr(a->argv[2]).raw(), pSnapshot.asOutParam())\" at line 537 of file VBoxManageSnapshot.cpp";
 const TAKE: &str = "\"TakeSnapshot(name.raw(), desc.raw(), fPause, snapId.asOutParam(), progress.asOutParam())\" \
                     at line 487 of file VBoxManageSnapshot.cpp";
 const TAKING: &str =
@@ -23,7 +26,7 @@ const TAKING: &str =
 const WITHOUT_STATE: &str = "VBoxInternal2/ForceTakeSnapshotWithoutState";
 
 /// What a VirtualBox snapshot of a machine has that the settings keep outside `<Hardware>`.
-const PARTS: [&str; 4] = ["Hardware", "Platform", "Debugging", "Autostart"];
+pub(super) const PARTS: [&str; 4] = ["Hardware", "Platform", "Debugging", "Autostart"];
 
 /// What is asked of `snapshot take`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -125,7 +128,7 @@ fn create_children(machine: &Machine) -> Vec<(Uuid, Uuid)> {
     parents.map(create).collect()
 }
 
-fn register_children(settings: &mut Element, children: &[(Uuid, Uuid)]) {
+pub(super) fn register_children(settings: &mut Element, children: &[(Uuid, Uuid)]) {
     let folder = snapshot_folder(settings);
     for (parent, child) in children {
         let location = format!("{folder}/{{{child}}}.vdi");
@@ -226,13 +229,33 @@ fn add_snapshot(settings: &mut Element, snapshot: Element) {
     }
 }
 
-fn attach_instead(element: &mut Element, instead: &[(Uuid, Uuid)]) {
+pub(super) fn attach_instead(element: &mut Element, instead: &[(Uuid, Uuid)]) {
     element.for_each("Image", &mut |image| {
         let new = instead.iter().find(|(old, _)| image.has_id(*old));
         if let Some((_, new)) = new {
             image.set("uuid", Some(&braced(*new)));
         }
     });
+}
+
+/// There is no VirtualBox snapshot of that name or UUID.
+pub(super) fn not_found(machine: &Machine, snapshot: &str) -> Failure {
+    let id: Option<Uuid> = snapshot.parse().ok();
+    let text = match id {
+        _ if machine.snapshots.is_empty() => "This machine does not have any snapshots".to_owned(),
+        Some(id) => format!("Could not find a snapshot with UUID {{{id}}}"),
+        None => format!("Could not find a snapshot named '{snapshot}'"),
+    };
+    let is_other_code = id.is_some() && !machine.snapshots.is_empty();
+    Failure {
+        text,
+        code: if is_other_code {
+            FAILURE
+        } else {
+            OBJECT_NOT_FOUND
+        },
+        component: SESSION_MACHINE,
+    }
 }
 
 /// The machine's process dies while it takes a VirtualBox snapshot: the new images stay, unused.
@@ -275,24 +298,19 @@ pub(super) fn lines(machine: &Machine) -> String {
     let mut line = |key: String, value: &str| {
         writeln!(text, "{key}=\"{}\"", value).expect("writing to a string")
     };
-    let snapshots = machine.snapshots_with_position();
-    for (position, snapshot) in &snapshots {
+    for (position, snapshot) in machine.snapshots_with_position() {
+        let id = snapshot.id.to_string();
         line(format!("SnapshotName{position}"), &snapshot.name);
-        line(format!("SnapshotUUID{position}"), &snapshot.id.to_string());
+        line(format!("SnapshotUUID{position}"), &id);
         if let Some(description) = &snapshot.description {
             line(format!("SnapshotDescription{position}"), description);
         }
-    }
-    if let Some((position, current)) = snapshots
-        .iter()
-        .find(|(_, snapshot)| Some(snapshot.id) == machine.current_snapshot)
-    {
-        line("CurrentSnapshotName".to_owned(), &current.name);
-        line("CurrentSnapshotUUID".to_owned(), &current.id.to_string());
-        line(
-            "CurrentSnapshotNode".to_owned(),
-            &format!("SnapshotName{position}"),
-        );
+        if Some(snapshot.id) == machine.current_snapshot {
+            line("CurrentSnapshotName".to_owned(), &snapshot.name);
+            line("CurrentSnapshotUUID".to_owned(), &id);
+            let node = format!("SnapshotName{position}");
+            line("CurrentSnapshotNode".to_owned(), &node);
+        }
     }
     text
 }

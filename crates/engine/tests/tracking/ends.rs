@@ -1,4 +1,4 @@
-//! The clones that are kept beside the images, and when they go.
+//! What is kept goes in the end.
 
 use std::path::{Path, PathBuf};
 
@@ -10,28 +10,7 @@ use vrs_repository::store::{SnapshotStore, TreePath};
 use vrs_testkit::{FaultProgress, LoopDisk, run_at_every_step};
 
 use crate::common::{self, CHUNK_BYTES, MIB, Scene};
-use crate::story::{NO_NOTES, NONE, SMALL_BYTES, Story, on_each, report, tracked};
-
-/// An image that is known by its times keeps its clone, which still tells of it later.
-#[test]
-#[ignore = "mounts file systems, as root"]
-fn an_unchanged_image_keeps_its_clone() {
-    on_each(|_, mut story| {
-        story.touches = false;
-        common::let_the_clock_move_on();
-        story.assert_taken_right();
-        let held = story.clones();
-        let again = story.assert_taken_right();
-        assert!(again.stats.read_bytes < SMALL_BYTES);
-        assert_eq!(report(&again).images, []);
-        assert_eq!(story.clones(), held);
-        story.machine.fill(0, 3 * MIB, 9000, 8);
-        let changed = story.assert_taken_right();
-        assert!(changed.stats.read_bytes < 4 * CHUNK_BYTES);
-        assert_eq!(report(&changed).notes, NO_NOTES);
-        assert_ne!(story.clones(), held);
-    });
-}
+use crate::story::{Event, NONE, Story, on_each, report};
 
 #[test]
 #[ignore = "mounts file systems, as root"]
@@ -46,7 +25,11 @@ fn what_is_kept_goes() {
             assert_eq!(mode & 0o777, 0o600);
         }
         // With a failed take, but for what the last one left.
-        let failed = story.try_take(tracked(), &FaultProgress::interrupt_at(3));
+        let options = TakeOptions {
+            track: true,
+            ..TakeOptions::default()
+        };
+        let failed = story.try_take(options.clone(), &FaultProgress::interrupt_at(3));
         assert!(failed.is_err());
         assert_eq!(story.clones(), held);
         // What nobody knows of any more.
@@ -73,21 +56,66 @@ fn what_is_kept_goes() {
 
 #[test]
 #[ignore = "mounts file systems, as root"]
+fn without_reflinks_or_room_all_is_read_as_ever() {
+    let disk = LoopDisk::mount("ext4", "");
+    let scene = Scene::with_repository(disk.path());
+    let story = Story::new(&scene);
+    for _ in 0..2 {
+        let taken = story.take(TakeOptions::default());
+        assert!(taken.stats.read_bytes > 11 * MIB);
+        let notes = &report(&taken).notes;
+        assert_eq!(notes.len(), 1);
+        assert!(
+            notes[0].starts_with("tracking does nothing for '"),
+            "{notes:?}"
+        );
+        assert!(!story.record().exists());
+        assert_eq!(story.clones(), NONE);
+    }
+
+    let disk = LoopDisk::mount("xfs", "");
+    let scene = Scene::with_repository(disk.path());
+    let elsewhere = scene.elsewhere();
+    let mut story = Story {
+        elsewhere: Some(&elsewhere),
+        ..Story::new(&scene)
+    };
+    story.take(TakeOptions::default());
+    story.happens(&Event::ChangeRepository);
+    story.take(TakeOptions::default());
+    assert_eq!(story.clones().len(), 4);
+    let ballast = std::fs::File::create(disk.path().join("ballast")).unwrap();
+    let free = rustix::fs::statvfs(disk.path()).unwrap();
+    let length = free.f_bavail * free.f_frsize - 8 * MIB;
+    rustix::fs::fallocate(&ballast, rustix::fs::FallocateFlags::empty(), 0, length).unwrap();
+    let taken = story.take(TakeOptions::default());
+    let note = &report(&taken).notes[0];
+    assert!(note.contains("its volume has no room for the "), "{note}");
+    // Of the smaller image only: no repository keeps what could stop the guest.
+    assert_eq!(story.clones().len(), 2);
+}
+
+#[test]
+#[ignore = "mounts file systems, as root"]
 fn a_crash_leaves_no_clone_behind() {
     let disk = std::cell::OnceCell::new();
     // A crashed process works where its parent prepared it.
     let place =
         |folder: &Path| PathBuf::from(std::fs::read_to_string(folder.join("place")).unwrap());
     let machine_of = |place: &Path| std::fs::read_to_string(place.join("machine")).unwrap();
-    let take_in = |place: &Path, progress: &dyn Progress| {
-        let scene = Scene::new(place);
+    let take_in = |scene: Scene, progress: &dyn Progress| {
+        let place = &scene.folder;
         let machine = Machine::find(&scene.host, &machine_of(place)).unwrap();
-        let plan = take::TakePlan::make(&scene.host, scene.store(), &machine, tracked()).unwrap();
+        let options = TakeOptions {
+            track: true,
+            ..TakeOptions::default()
+        };
+        let plan = take::TakePlan::make(&scene.host, scene.store(), &machine, options).unwrap();
         let taken = take::execute(&scene.host, scene.store(), &plan, progress).unwrap();
         (scene, taken)
     };
     let crashes = run_at_every_step(
-        "clones::a_crash_leaves_no_clone_behind",
+        "ends::a_crash_leaves_no_clone_behind",
         |folder| {
             let disk = disk.get_or_init(|| LoopDisk::mount("xfs", ""));
             let place = disk.path().join(Uuid::new_v4().to_string());
@@ -97,21 +125,28 @@ fn a_crash_leaves_no_clone_behind() {
             let mut story = Story::new(&scene);
             let settings = story.machine.settings_path();
             std::fs::write(place.join("machine"), settings.to_str().unwrap()).unwrap();
+            let elsewhere = scene.elsewhere();
+            story.elsewhere = Some(&elsewhere);
+            story.take(TakeOptions::default());
+            story.happens(&Event::ChangeRepository);
             story.take(TakeOptions::default());
             story.machine.fill(0, 2 * MIB, 9000, 8);
         },
         |folder, progress| {
-            take_in(&place(folder), progress);
+            take_in(Scene::new(&place(folder)), progress);
         },
         |folder, crash| {
             let place = place(folder);
-            let (scene, taken) = take_in(&place, &NoProgress);
+            let (scene, taken) = take_in(Scene::new(&place), &NoProgress);
             let of_disks = |path: &PathBuf| path.parent().unwrap().ends_with(".vrs-tracking");
             let files = common::tree(&scene.folder);
             let clones = files.keys().filter(|path| of_disks(path)).count();
-            assert_eq!(clones, 2, "{crash:?}");
-            let read_bytes = taken.stats.read_bytes;
-            assert!(read_bytes < 4 * CHUNK_BYTES, "{crash:?}: {read_bytes}");
+            assert_eq!(clones, 4, "{crash:?}");
+            let (_, elsewhere) = take_in(scene.elsewhere(), &NoProgress);
+            for taken in [&taken, &elsewhere] {
+                let read_bytes = taken.stats.read_bytes;
+                assert!(read_bytes < 4 * CHUNK_BYTES, "{crash:?}: {read_bytes}");
+            }
             let path = &taken
                 .manifest
                 .files

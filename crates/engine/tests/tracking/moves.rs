@@ -1,4 +1,4 @@
-//! Data that the file system lays down elsewhere.
+//! File systems that move data.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
