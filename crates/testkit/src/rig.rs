@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::contents::sha256;
 use crate::loop_disk::LoopDisk;
+use crate::script::write_script;
 use crate::tiny_disk::TinyDisk;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -98,15 +99,16 @@ impl Rig {
     /// name this registry. The process id of its last call is in `VBoxManage.pid` beside it.
     #[cfg(unix)]
     pub fn program(&self) -> PathBuf {
-        use std::os::unix::fs::PermissionsExt as _;
         let program = self.folder().join("VBoxManage");
         let export =
             |(name, value): (&str, PathBuf)| format!("export {name}='{}'\n", value.display());
         let environment: String = self.environment().map(export).concat();
         let note_id = format!("echo $$ > '{}'\n", program.with_extension("pid").display());
         let call = format!("exec '{}' \"$@\"\n", self.vboxmanage.display());
-        fs::write(&program, format!("#!/bin/sh\n{environment}{note_id}{call}")).expect("a script");
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("the script");
+        write_script(
+            &program,
+            &format!("#!/bin/sh\n{environment}{note_id}{call}"),
+        );
         program
     }
 

@@ -11,13 +11,13 @@
     missing_docs
 )]
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use rstest::rstest;
 use vrs_progress::{Counter, NoProgress, Phase, Progress};
+use vrs_testkit::write_script;
 use vrs_virtualbox::{Error, ErrorKind, LocateOptions, MachineId, MachineState, VBoxManage};
 
 const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recorded/7.2.22");
@@ -54,8 +54,7 @@ fn driver(folder: &Path, script: &str) -> VBoxManage {
          echo \"$*\" >> '{0}'; calls=$(wc -l < '{0}'); recorded='{RECORDED}'; id={ID}\n{script}\n",
         counter.display()
     );
-    std::fs::write(&program, script).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    write_script(&program, &script);
     let patience = Duration::from_secs(2);
     VBoxManage::locate(&LocateOptions {
         program: Some(program),
@@ -71,8 +70,7 @@ fn secret_variables_are_kept_from_vboxmanage() {
     let program = folder.path().join("VBoxManage");
     // Cargo sets this variable for tests.
     let script = "#!/bin/sh\n[ -z \"${CARGO_MANIFEST_DIR+set}\" ] && echo 7.2.22 || echo exposed\n";
-    std::fs::write(&program, script).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    write_script(&program, script);
     let mut options = LocateOptions {
         program: Some(program),
         ..LocateOptions::default()

@@ -63,8 +63,8 @@ impl Storage {
             self.told().display()
         );
         let program = programs.join("systemctl");
-        self.environment.write(&program, &script);
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::create_dir_all(&programs).unwrap();
+        vrs_testkit::write_script(&program, &script);
         let path = format!("{}:/usr/bin:/bin", programs.display());
         let mut command = self.command(arguments);
         command.env("PATH", path).env("VRS_PASSWORD", "hunter2");
