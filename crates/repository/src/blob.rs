@@ -22,7 +22,7 @@ const LARGEST_RAW_BYTES: u32 = 1 << 30;
 
 /// For so many bytes and fewer, zstd's own choice at level 1 finds matches of six bytes and less.
 const WELL_CHOSEN_BYTES: usize = 256 << 10;
-/// Of larger blobs level 1 makes 2.6 % more than with these, in the same time: see docs/design/hot-paths.md.
+/// Larger blobs become smaller with these, in the same time: see docs/design/hot-paths.md.
 const TUNED: [CParameter; 2] = [CParameter::HashLog(15), CParameter::MinMatch(6)];
 const UNTUNED: [CParameter; 2] = [CParameter::HashLog(0), CParameter::MinMatch(0)];
 const TUNED_LEVEL: i32 = 1;
