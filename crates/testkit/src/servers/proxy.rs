@@ -5,13 +5,16 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Passed on at once, and by turns where the rate is limited.
 const PIECE_BYTES: usize = 16 << 10;
+/// Under way each way of a connection, 4 MiB: TCP has windows, too, and a fast server would otherwise leave all
+/// that a client wants in this process.
+const MOST_PIECES: usize = 256;
 
 /// See the module.
 pub struct Proxy {
@@ -245,7 +248,7 @@ impl Line {
         mut budget: Option<u64>,
         is_client: bool,
     ) {
-        let (sender, receiver) = channel::<(Instant, Vec<u8>)>();
+        let (sender, receiver) = sync_channel::<(Instant, Vec<u8>)>(MOST_PIECES);
         let (line, target) = (Arc::clone(self), Arc::clone(to));
         let delivery = thread::spawn(move || line.deliver(&receiver, &target, is_client));
         let way = if is_client { &self.there } else { &self.back };
