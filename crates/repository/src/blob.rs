@@ -32,7 +32,6 @@ pub(crate) struct Sealer<'a> {
     key: &'a MasterKey,
     compression_level: i32,
     compressor: zstd::bulk::Compressor<'static>,
-    is_tuned: bool,
 }
 
 impl<'a> Sealer<'a> {
@@ -46,7 +45,6 @@ impl<'a> Sealer<'a> {
             key,
             compression_level,
             compressor,
-            is_tuned: false,
         })
     }
 
@@ -68,11 +66,8 @@ impl<'a> Sealer<'a> {
 
     fn compress(&mut self, raw: &[u8]) -> io::Result<Vec<u8>> {
         let tune = self.compression_level == TUNED_LEVEL && raw.len() > WELL_CHOSEN_BYTES;
-        if tune != self.is_tuned {
-            for parameter in if tune { TUNED } else { UNTUNED } {
-                self.compressor.set_parameter(parameter)?;
-            }
-            self.is_tuned = tune;
+        for parameter in if tune { TUNED } else { UNTUNED } {
+            self.compressor.set_parameter(parameter)?;
         }
         self.compressor.compress(raw)
     }

@@ -9,15 +9,18 @@
 //! puts it in place at once.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 
 use crate::crypto::MasterKey;
+use crate::object_cache::replace;
 use crate::parallel;
+
+/// So many objects of a kind may lie beside what is gathered of it.
+pub(crate) const MOST_LOOSE: usize = 32;
 
 /// A part is expected to be about a megabyte; a longer one than this is damage.
 const MOST_PART_BYTES: u32 = 16 << 20;
@@ -90,29 +93,19 @@ impl Gathered<'_> {
             };
             Some(self.seal(&part))
         });
-        self.put(sealed)
+        replace(&self.path, |writer| {
+            sealed.into_iter().try_for_each(|sealed| {
+                let sealed = sealed?;
+                let length = u32::try_from(sealed.len()).map_err(io::Error::other)?;
+                writer.write_all(&length.to_le_bytes())?;
+                writer.write_all(&sealed)
+            })
+        })
     }
 
     fn seal<P: Serialize>(&self, part: &Part<P>) -> io::Result<Vec<u8>> {
         let plain = postcard::to_stdvec(part).map_err(io::Error::other)?;
         self.key.seal(&plain).map_err(io::Error::other)
-    }
-
-    fn put(&self, parts: impl Iterator<Item = io::Result<Vec<u8>>>) -> io::Result<()> {
-        let folder = self.path.parent().unwrap_or(&self.path);
-        std::fs::create_dir_all(folder)?;
-        let mut writer = BufWriter::new(NamedTempFile::new_in(folder)?);
-        for sealed in parts {
-            let sealed = sealed?;
-            let length = u32::try_from(sealed.len()).map_err(io::Error::other)?;
-            writer.write_all(&length.to_le_bytes())?;
-            writer.write_all(&sealed)?;
-        }
-        let new = writer
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)?;
-        new.persist(&self.path).map_err(|error| error.error)?;
-        Ok(())
     }
 }
 

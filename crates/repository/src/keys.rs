@@ -56,8 +56,7 @@ fn try_key(
     config: &[u8],
     password: &Password,
 ) -> Result<Option<Opened>> {
-    let file = read_key_file(backend, id)?;
-    let master = unlock(&file, password)?;
+    let master = unlock(backend, id, password)?;
     let Some(key) = master.as_ref().and_then(master_key) else {
         return Ok(None);
     };
@@ -78,6 +77,10 @@ fn try_key(
 
 /// Reads a key file and makes sure that using it is possible and not too costly.
 pub(crate) fn read_key_file(backend: &Backend, id: &Id) -> Result<KeyFile> {
+    read_with_cost(backend, id).map(|(file, _)| file)
+}
+
+fn read_with_cost(backend: &Backend, id: &Id) -> Result<(KeyFile, Cost)> {
     let damaged = |reason: String| backend.damaged(name(FileType::Key, id), reason);
     let content = backend.read(FileType::Key, *id)?;
     if Id::new(hash(&content)) != *id {
@@ -86,7 +89,7 @@ pub(crate) fn read_key_file(backend: &Backend, id: &Id) -> Result<KeyFile> {
     let file: KeyFile =
         serde_json::from_slice(&content).map_err(|error| damaged(error.to_string()))?;
     match Cost::of(&file) {
-        Some(_) => Ok(file),
+        Some(cost) => Ok((file, cost)),
         None => Err(damaged("its scrypt parameters are out of range".to_owned())),
     }
 }
@@ -181,7 +184,7 @@ impl ResticRepository {
     }
 
     fn write_key(&self, current: &Password, new: &Password, options: &InitOptions) -> Result<Id> {
-        let master = unlock(&read_key_file(&self.backend, &self.key_id)?, current)?;
+        let master = unlock(&self.backend, &self.key_id, current)?;
         let master = master.ok_or_else(|| Error::WrongPassword {
             location: self.backend.location().to_owned(),
         })?;
@@ -239,11 +242,9 @@ pub(crate) fn new_master(
     Ok((text.into(), master))
 }
 
-/// The master key in a file, if this is the password.
-fn unlock(file: &KeyFile, password: &Password) -> Result<Option<MasterText>> {
-    let Some(cost) = Cost::of(file) else {
-        return Ok(None);
-    };
+/// The master key in a key file, if this is the password.
+fn unlock(backend: &Backend, id: &Id, password: &Password) -> Result<Option<MasterText>> {
+    let (file, cost) = read_with_cost(backend, id)?;
     let derived = cost.derive(password, &file.salt)?;
     Ok(derived
         .and_then(|derived| derived.open(&file.data))

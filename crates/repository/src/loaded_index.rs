@@ -1,7 +1,7 @@
 //! The index of a repository as this process has it: what all its index files say.
 //!
 //! A repository with a thousand snapshots has a thousand small index files. What they say is gathered on this
-//! host ([`Gathered`]) as it is in memory, so that only those are understood one by one that came since. As
+//! host ([`gathered`](crate::gathered)) as it is in memory, so that only those are understood one by one that came since. As
 //! soon as one of the gathered files is gone from the storage, nothing of it counts any more. Memory: that
 //! of the index, and a few megabytes while it is read.
 
@@ -11,14 +11,13 @@ use rustic_core::FileType;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::gathered::MOST_LOOSE;
 use crate::id::{IndexId, PackId};
 use crate::index::{Entries, Index, IndexFile, IndexPack, PackEntry};
 use crate::object::Vault;
 use crate::parallel;
 
-/// So many index files may lie beside what is gathered.
-const MOST_LOOSE_FILES: usize = 32;
-/// One part in so many of all blobs may be in them. Gathering takes as long as writing the whole index does.
+/// One part in so many of all blobs may be in index files beside what is gathered. Gathering takes as long as writing the whole index does.
 const LOOSE_BLOBS_PART: usize = 4;
 /// In one part: less than a megabyte.
 const PART_OBJECTS: usize = 8192;
@@ -91,7 +90,7 @@ impl LoadedIndex {
         let named: HashSet<PackId> = loaded.index.packs().map(|(_, pack)| pack.id).collect();
         loaded.marks.retain(|id, _| !named.contains(id));
         let loose_blobs = loaded.index.blob_count().saturating_sub(gathered_blobs);
-        if loose_files > MOST_LOOSE_FILES
+        if loose_files > MOST_LOOSE
             || loose_blobs > FEW_BLOBS.max(gathered_blobs.div_euclid(LOOSE_BLOBS_PART))
         {
             loaded.gather(vault);

@@ -168,15 +168,12 @@ impl Bundle {
         state.places.retain(|id, _| is_there(id));
         let mut stay: Vec<(&Id, &Place)> = state.places.iter().collect();
         stay.sort_unstable_by_key(|(_, place)| place.offset);
-        let new = NamedTempFile::new_in(folder_of(&path))?;
-        let mut writer = BufWriter::new(new);
-        for (id, place) in stay {
-            writer.write_all(&record(*id, &place.read(&file)?)?)?;
-        }
-        let new = writer
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)?;
-        new.persist(&path).map_err(|error| error.error)?;
+        let mut records = stay
+            .into_iter()
+            .map(|(id, place)| record(*id, &place.read(&file)?));
+        replace(&path, |writer| {
+            records.try_for_each(|record| writer.write_all(&record?))
+        })?;
         *state = State::read(&path)?;
         Ok(())
     }
@@ -257,6 +254,22 @@ fn record(id: Id, sealed: &[u8]) -> io::Result<Vec<u8>> {
 
 fn length_of(sealed: &[u8]) -> io::Result<u32> {
     u32::try_from(sealed.len()).map_err(io::Error::other)
+}
+
+/// Puts a file that nobody else can read in the place of another one, at once. Not synced.
+pub(crate) fn replace(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<NamedTempFile>) -> io::Result<()>,
+) -> io::Result<()> {
+    let folder = folder_of(path);
+    std::fs::create_dir_all(folder)?;
+    let mut writer = BufWriter::new(NamedTempFile::new_in(folder)?);
+    write(&mut writer)?;
+    let new = writer
+        .into_inner()
+        .map_err(io::IntoInnerError::into_error)?;
+    new.persist(path).map_err(|error| error.error)?;
+    Ok(())
 }
 
 /// Makes an empty file that nobody else can read, unless somebody did so at the same moment.

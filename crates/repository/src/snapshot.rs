@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use vrs_progress::Progress;
 
 use crate::error::Result;
+use crate::gathered::MOST_LOOSE;
 use crate::id::{ChunkId, SnapshotId};
 use crate::lock::SharedLock;
 use crate::parallel::{self, lock};
@@ -19,8 +20,6 @@ use crate::store::{
 };
 use crate::tree::TreeCount;
 
-/// So many snapshots may lie beside those that are gathered.
-const MOST_LOOSE: usize = 32;
 /// In one part of what is gathered: some hundred kilobytes, if nobody writes books about them.
 const PART_SNAPSHOTS: usize = 1024;
 

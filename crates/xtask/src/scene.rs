@@ -70,7 +70,7 @@ impl Scene {
     #[must_use]
     pub fn new(vrs: &Path, disk: SampleDisk, used_mebibytes: u64) -> Self {
         let scene = Self::without_repository(vrs, None, disk, 0, used_mebibytes);
-        scene.vrs(Home::Main, &["init"]);
+        scene.usual_repository(Home::Main);
         scene
     }
 

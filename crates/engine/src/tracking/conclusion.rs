@@ -132,11 +132,8 @@ impl Tracker<'_> {
                 method: Method::ChangeList(list),
             });
         }
-        let lists = next
-            .images
-            .iter()
-            .filter(|image| matches!(image.method, Method::ChangeList(_)));
-        let has_lists = lists.count() > 0;
+        let mut images = next.images.iter();
+        let has_lists = images.any(|image| matches!(image.method, Method::ChangeList(_)));
         if !has_lists {
             let note =
                 "no VirtualBox snapshot is left for tracking: it has images of none of the disks";

@@ -19,7 +19,7 @@ use vrs_progress::{Counter, NoProgress, Phase, Progress};
 use vrs_repository::id::SnapshotId;
 use vrs_repository::store::{
     CheckOptions, CheckReport, Chunking, FileSource, IngestStats, IngestedFile, RestoreFile,
-    RestoreRequest, RestoreStats, SnapshotLabel, TreePath,
+    RestoreRequest, RestoreStats, SnapshotLabel, SnapshotRecord, TreePath, read_to_vec,
 };
 use vrs_repository::{
     Access, Location, OpenOptions, Password, ResticRepository, Result, S3Key, SnapshotStore,
@@ -302,4 +302,21 @@ impl Progress for StopsAt {
     fn interrupted(&self) -> bool {
         self.0.load(Ordering::SeqCst) == 0
     }
+}
+
+/// Adds a snapshot with a small file, and in its description the number that tells what is in it.
+pub fn add_numbered(repository: &ResticRepository, number: u64) -> SnapshotId {
+    let mut ingest = repository.ingest(&NoProgress).unwrap();
+    ingest.bytes(&path("own"), &noise(number, 2000)).unwrap();
+    let mut label = label();
+    label.description = Some(number.to_string());
+    ingest.commit(&label).unwrap().0
+}
+
+/// The number of such a snapshot, if its file is as it was added.
+pub fn sound_number(repository: &ResticRepository, record: &SnapshotRecord) -> Option<u64> {
+    let number = record.description.as_ref().unwrap().parse().unwrap();
+    let mut reader = repository.open_file(&record.id, &path("own")).unwrap();
+    let content = read_to_vec(reader.as_mut(), 1 << 20).unwrap();
+    (content == noise(number, 2000)).then_some(number)
 }

@@ -8,15 +8,21 @@ use vrs_testkit::{Rig, RigMachineKind, random_bytes};
 use super::ward::{Ward, overwrite};
 use crate::machines::plain;
 
+/// A machine with a snapshot of its saved state; the file of that, and what is in it.
+fn saved(rig: &Rig) -> (Ward<'_>, PathBuf, Vec<u8>) {
+    let machine = plain(rig, "web");
+    machine.save_state();
+    let ward = Ward::of(rig, machine);
+    let state = PathBuf::from(ward.machine.info("VMStateFile").unwrap());
+    let whole = fs::read(&state).unwrap();
+    (ward, state, whole)
+}
+
 #[test]
 #[ignore = "needs the VirtualBox rig; scripts/test runs it"]
 fn a_missing_saved_state_comes_from_the_repository() {
     let rig = Rig::start();
-    let machine = plain(&rig, "web");
-    machine.save_state();
-    let ward = Ward::of(&rig, machine);
-    let state = PathBuf::from(ward.machine.info("VMStateFile").unwrap());
-    let whole = fs::read(&state).unwrap();
+    let (ward, state, whole) = saved(&rig);
     fs::remove_file(&state).unwrap();
     rig.reread();
     ward.refused(&["startvm", &ward.id(), "--type", "headless"]);
@@ -30,11 +36,7 @@ fn a_missing_saved_state_comes_from_the_repository() {
 #[ignore = "needs the VirtualBox rig; scripts/test runs it"]
 fn a_damaged_saved_state_comes_from_the_repository() {
     let rig = Rig::start();
-    let machine = plain(&rig, "web");
-    machine.save_state();
-    let ward = Ward::of(&rig, machine);
-    let state = PathBuf::from(ward.machine.info("VMStateFile").unwrap());
-    let whole = fs::read(&state).unwrap();
+    let (ward, state, whole) = saved(&rig);
     fs::write(&state, &whole[..whole.len() / 2]).unwrap();
     ward.refused(&["startvm", &ward.id(), "--type", "headless"]);
     ward.finds(&["state_damaged"]);
