@@ -4,10 +4,10 @@
 //! chunks, always give the same chunks. That is part of the repository's promise: changing it makes
 //! the next snapshot of every machine send everything again.
 
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::ops::Range;
 
-use fastcdc::v2020::{Normalization, StreamCDC};
+use fastcdc::v2020::{Chunk, FastCDC, Normalization};
 
 use crate::error::{Error, Result};
 use crate::store::Chunking;
@@ -15,6 +15,9 @@ use crate::store::Chunking;
 /// Small files are one chunk up to this size, and read at once; larger files are read so much at a
 /// time.
 pub(crate) const READ_BYTES: u64 = 4 << 20;
+
+/// Content-defined chunks are read and go to a thread so much at a time.
+const PIECE_BYTES: usize = 1 << 20;
 
 const SMALLEST_CHUNK_BYTES: u32 = 1 << 10;
 const LARGEST_CHUNK_BYTES: u32 = 4 << 20;
@@ -130,30 +133,97 @@ impl Grid {
     }
 }
 
+/// Some content-defined chunks, in the buffer that they were read into.
+pub(crate) struct Piece {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Piece {
+    /// The chunks in order.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0;
+        self.ends.iter().map(move |end| {
+            let chunk = self.bytes.get(start..*end).unwrap_or_default();
+            start = *end;
+            chunk
+        })
+    }
+
+    /// Sum of the lengths of all chunks.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// What is left of a stream that is being cut.
+struct Pieces<R> {
+    content: Content,
+    source: R,
+    /// Read, and not known to be a whole chunk.
+    rest: Vec<u8>,
+    has_ended: bool,
+}
+
 impl Content {
-    /// Reads chunks from a stream. Memory: one buffer and the largest chunk.
-    pub(crate) fn chunks(
-        self,
-        source: impl Read,
-    ) -> impl Iterator<Item = std::io::Result<Vec<u8>>> {
-        let average = self.average_bytes as usize;
-        let (smallest, largest) = (average >> 2, average << 2);
-        let source = BufReader::with_capacity(READ_BYTES as usize, source);
-        // The defaults of the library are named here, because they decide where chunks end.
-        let cutter = StreamCDC::with_level_and_seed(
+    pub(crate) const fn average_bytes(self) -> u32 {
+        self.average_bytes
+    }
+
+    /// Reads chunks from a stream, about a megabyte of them at a time. Memory: one piece.
+    pub(crate) fn pieces(self, source: impl Read) -> impl Iterator<Item = std::io::Result<Piece>> {
+        let mut pieces = Pieces {
+            content: self,
             source,
-            smallest,
-            average,
-            largest,
-            Normalization::Level1,
-            0,
-        );
-        cutter.map(|chunk| chunk.map(|chunk| chunk.data).map_err(std::io::Error::from))
+            rest: Vec::new(),
+            has_ended: false,
+        };
+        std::iter::from_fn(move || pieces.next().transpose())
+    }
+
+    const fn largest_bytes(self) -> usize {
+        (self.average_bytes as usize) << 2
+    }
+
+    /// Where the chunks of some bytes end that begin with one. The last one of them may go on behind the
+    /// bytes, unless nothing does.
+    fn ends(self, bytes: &[u8], is_end: bool) -> Vec<usize> {
+        let average = self.average_bytes as usize;
+        let (smallest, largest) = (average >> 2, self.largest_bytes());
+        // The defaults of the library are named here, because they decide where chunks end.
+        let level = Normalization::Level1;
+        let cutter = FastCDC::with_level_and_seed(bytes, smallest, average, largest, level, 0);
+        let is_whole =
+            |chunk: &Chunk| is_end || bytes.len().saturating_sub(chunk.offset) >= largest;
+        let chunks = cutter.take_while(is_whole);
+        let ends = chunks.map(|chunk| chunk.offset.saturating_add(chunk.length));
+        ends.collect()
+    }
+}
+
+impl<R: Read> Pieces<R> {
+    fn next(&mut self) -> std::io::Result<Option<Piece>> {
+        let full = PIECE_BYTES.saturating_add(self.content.largest_bytes());
+        let mut bytes = Vec::with_capacity(full);
+        bytes.append(&mut self.rest);
+        if !self.has_ended {
+            let missing = full.saturating_sub(bytes.len()) as u64;
+            let read = self.source.by_ref().take(missing).read_to_end(&mut bytes);
+            self.has_ended = (read.inspect_err(|_| self.has_ended = true)? as u64) < missing;
+        }
+        let ends = self.content.ends(&bytes, self.has_ended);
+        let Some(end) = ends.last() else {
+            return Ok(None);
+        };
+        self.rest = bytes.split_off(*end);
+        Ok(Some(Piece { bytes, ends }))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use fastcdc::v2020::StreamCDC;
+
     use super::*;
 
     fn grid(chunk_bytes: u32, phase_bytes: u64) -> Grid {
@@ -213,19 +283,78 @@ mod tests {
     /// Chunk ends are part of the format: a new version of the library must not move them.
     #[test]
     fn content_defined_chunks_end_where_they_always_did() {
+        let bytes = noise(100_000);
+        let content = Content {
+            average_bytes: 16 << 10,
+        };
+        assert_eq!(
+            lengths(content, &bytes),
+            [21_856, 4_280, 6_336, 32_886, 22_051, 12_591]
+        );
+    }
+
+    fn noise(length: usize) -> Vec<u8> {
         let mut state = 1_u32;
-        let bytes: Vec<u8> = std::iter::repeat_with(|| {
+        let bytes = std::iter::repeat_with(|| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 24) as u8
-        })
-        .take(100_000)
-        .collect();
-        let lengths: Vec<_> = Content {
-            average_bytes: 16 << 10,
+        });
+        bytes.take(length).collect()
+    }
+
+    /// The lengths of all chunks, whose bytes are the whole.
+    fn lengths(content: Content, bytes: &[u8]) -> Vec<usize> {
+        let pieces: Vec<Piece> = content.pieces(bytes).map(|piece| piece.unwrap()).collect();
+        let all = || pieces.iter().flat_map(Piece::chunks);
+        assert!(all().flatten().eq(bytes));
+        all().map(<[u8]>::len).collect()
+    }
+
+    #[test]
+    fn chunks_end_where_they_do_in_one_stream_however_it_is_read() {
+        let average = 16 << 10;
+        let content = Content {
+            average_bytes: average,
+        };
+        let average = average as usize;
+        let mut bytes = noise(3 * PIECE_BYTES + 12_345);
+        bytes[PIECE_BYTES - 100..2 * PIECE_BYTES].fill(0);
+        for length in [
+            0,
+            1,
+            average,
+            PIECE_BYTES,
+            PIECE_BYTES + 4 * average,
+            bytes.len(),
+        ] {
+            let bytes = &bytes[..length];
+            let stream = StreamCDC::with_level_and_seed(
+                bytes,
+                average >> 2,
+                average,
+                average << 2,
+                Normalization::Level1,
+                0,
+            );
+            let expected: Vec<usize> = stream.map(|chunk| chunk.unwrap().length).collect();
+            assert_eq!(lengths(content, bytes), expected, "{length}");
         }
-        .chunks(&bytes[..])
-        .map(|chunk| chunk.unwrap().len())
-        .collect();
-        assert_eq!(lengths, [21_856, 4_280, 6_336, 32_886, 22_051, 12_591]);
+    }
+
+    #[test]
+    fn a_stream_that_fails_ends_after_its_failure() {
+        struct Failing;
+        impl Read for Failing {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                Err(std::io::Error::other("gone"))
+            }
+        }
+        let content = Content {
+            average_bytes: 16 << 10,
+        };
+        let start = noise(2 * PIECE_BYTES);
+        let outcomes = content.pieces(start.as_slice().chain(Failing));
+        let outcomes: Vec<bool> = outcomes.map(|piece| piece.is_ok()).collect();
+        assert_eq!(outcomes, [true, false]);
     }
 }

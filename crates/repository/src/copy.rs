@@ -157,7 +157,7 @@ impl<'a> Copy<'a> {
             if let Some((_, lost)) = chunks.unknown.first() {
                 return Err(self.lost(BlobType::Data, lost));
             }
-            for number in chunks.known {
+            for number in chunks.known.iter().copied() {
                 let (id, location) = self
                     .loaded
                     .index

@@ -90,6 +90,11 @@ impl ChunkNumber {
     pub(crate) const fn get(self) -> u32 {
         self.0
     }
+
+    /// The place of the chunk's first copy among all chunks of the index.
+    pub(crate) const fn place(self) -> usize {
+        self.0 as usize
+    }
 }
 
 /// Number of a pack inside an [`Index`].
@@ -302,7 +307,7 @@ impl Index {
 
     /// All copies of a chunk.
     pub(crate) fn copies_of(&self, number: ChunkNumber) -> impl Iterator<Item = BlobLocation> + '_ {
-        let all = self.chunks.get(number.0 as usize..).unwrap_or_default();
+        let all = self.chunks.get(number.place()..).unwrap_or_default();
         let first = all.first().map(|entry| entry.id);
         all.iter()
             .take_while(move |entry| Some(entry.id) == first)
@@ -318,13 +323,13 @@ impl Index {
 
     /// The chunk of a number that this index gave, and where its first copy lies.
     pub(crate) fn chunk(&self, number: ChunkNumber) -> Option<(ChunkId, BlobLocation)> {
-        let entry = self.chunks.get(number.0 as usize)?;
+        let entry = self.chunks.get(number.place())?;
         Some((entry.id, entry.location))
     }
 
     /// The pack of a location that this index gave.
     pub(crate) fn pack(&self, number: PackNumber) -> Option<PackEntry> {
-        self.packs.get(number.0 as usize).copied()
+        self.packs.get(number.place()).copied()
     }
 
     /// All blobs, pack by pack, in the order in which they lie there.

@@ -288,20 +288,17 @@ fn ingested(tally: &Tally, stamp: FileStamp) -> IngestedFile {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
     use vrs_progress::NoProgress;
     use vrs_testkit::{REPOSITORY_PASSWORD, make_repository};
 
     use super::*;
     use crate::scan_cache::Entry;
-    use crate::store::{Chunking, SnapshotStore};
+    use crate::store::{Chunking, RestoreFile, RestoreRequest, SeedFile, SnapshotStore};
     use crate::{Location, OpenOptions, Password};
 
     const CHUNKS: usize = 8192;
     const CHUNK_BYTES: usize = 4096;
-    const CHUNKING: Chunking = Chunking::Grid {
-        chunk_bytes: 4096,
-        phase_bytes: 0,
-    };
 
     fn content() -> Vec<u8> {
         let numbers = (0..CHUNKS).flat_map(|number| {
@@ -312,12 +309,20 @@ mod tests {
         numbers.collect()
     }
 
-    fn take(repository: &ResticRepository, image: &Path) -> (SnapshotId, IngestStats) {
+    fn path() -> TreePath {
+        TreePath::new("disk").unwrap()
+    }
+
+    fn take(
+        repository: &ResticRepository,
+        image: &Path,
+        chunking: Chunking,
+    ) -> (SnapshotId, IngestStats) {
         let mut ingest = repository.ingest(&NoProgress).unwrap();
         let source = FileSource {
-            path: TreePath::new("disk").unwrap(),
+            path: path(),
             local: image.to_owned(),
-            chunking: CHUNKING,
+            chunking,
             previous: None,
         };
         ingest.file(&source).unwrap();
@@ -333,7 +338,7 @@ mod tests {
     /// Every entry says that the chunk's bytes are those of the next one, with checksums that are right.
     fn poison(cache: &ScanCache<'_>) {
         let entries: Vec<Entry> = cache.entries(0, CHUNKS).into_iter().flatten().collect();
-        assert_eq!(entries.len(), CHUNKS);
+        assert!(entries.len() > 1000);
         let mut writer = cache.successor().unwrap();
         for (entry, next) in entries.iter().zip(entries.iter().cycle().skip(1)) {
             let (seen, chunk) = (entry.seen, next.chunk);
@@ -342,8 +347,10 @@ mod tests {
         writer.finish().unwrap();
     }
 
-    #[test]
-    fn a_poisoned_scan_cache_is_found_out() {
+    #[rstest]
+    #[case(Chunking::Grid { chunk_bytes: 4096, phase_bytes: 0 })]
+    #[case(Chunking::ContentDefined { average_bytes: 1024 })]
+    fn a_poisoned_scan_cache_is_found_out(#[case] chunking: Chunking) {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("repository");
         make_repository(&place);
@@ -356,22 +363,41 @@ mod tests {
         let location = Location::parse(place.to_str().unwrap()).unwrap();
         let password = Password::new(REPOSITORY_PASSWORD.to_owned());
         let repository = ResticRepository::open(&location, &password, &options).unwrap();
-        take(&repository, &image);
+        take(&repository, &image, chunking);
 
-        let Cutter::Grid(grid) = Cutter::new(CHUNKING).unwrap() else {
-            panic!("a grid");
-        };
+        let cutter = Cutter::new(chunking).unwrap();
         let scans = repository.scan_folder().unwrap();
-        let cache = || ScanCache::of(&repository.key.scan, scans.clone(), &image, grid);
+        let cache = || ScanCache::of(&repository.key.scan, scans.clone(), &image, cutter);
+        let is_gone = || cache().entries(0, CHUNKS).iter().all(Option::is_none);
         poison(&cache());
-        let (id, stats) = take(&repository, &image);
+        let (id, stats) = take(&repository, &image, chunking);
         assert_eq!(stats.recognised_bytes, 0);
         let mut stored = vec![0; CHUNKS * CHUNK_BYTES];
-        let path = TreePath::new("disk").unwrap();
-        let mut reader = repository.open_file(&id, &path).unwrap();
+        let mut reader = repository.open_file(&id, &path()).unwrap();
         reader.read_at(0, &mut stored).unwrap();
         assert!(stored == content());
         // It is gone, and the next scan begins a sound one.
-        assert!(cache().entries(0, CHUNKS).iter().all(Option::is_none));
+        assert!(is_gone());
+
+        take(&repository, &image, chunking);
+        poison(&cache());
+        let target = folder.path().join("restored.vdi");
+        let request = RestoreRequest {
+            snapshot: id,
+            files: vec![RestoreFile {
+                path: path(),
+                target: target.clone(),
+                local_chunking: None,
+                known: None,
+            }],
+            seeds: vec![SeedFile {
+                local: image.clone(),
+                chunking,
+                known: None,
+            }],
+        };
+        repository.restore(&request, &NoProgress).unwrap();
+        assert!(std::fs::read(target).unwrap() == content());
+        assert!(is_gone());
     }
 }

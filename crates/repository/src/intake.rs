@@ -14,7 +14,7 @@ use vrs_progress::Counter;
 
 use crate::blob::Sealer;
 use crate::block_list::BlockList;
-use crate::chunking::{Content, Cutter, Grid, READ_BYTES};
+use crate::chunking::{Content, Cutter, Grid, Piece, READ_BYTES};
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use crate::index::ChunkNumber;
@@ -22,9 +22,6 @@ use crate::layout::Part;
 use crate::scan_cache::{Entry, ScanCache, ScanWriter};
 use crate::sink::{ChunkRef, Sink, ZeroChunks, is_zero};
 use crate::{parallel, platform};
-
-/// Bytes of content-defined chunks that go to a thread at once.
-const BATCH_BYTES: usize = 1 << 20;
 
 /// What a file cost.
 #[derive(Default)]
@@ -56,7 +53,7 @@ enum Job {
     /// Read this and cut it on the grid.
     Range(Range<u64>),
     /// Chunks that were read already.
-    Chunks(Vec<Vec<u8>>),
+    Chunks(Piece),
 }
 
 /// Chunks of the file, in order.
@@ -135,24 +132,9 @@ impl Intake<'_> {
             counter: Some(&self.tally.read_bytes),
             ..RangeReader::new(self.file, range)
         };
-        let mut chunks = content.chunks(source);
-        std::iter::from_fn(move || {
-            let mut batch = Vec::new();
-            let mut bytes: usize = 0;
-            while bytes < BATCH_BYTES {
-                match chunks.next() {
-                    Some(Ok(chunk)) => {
-                        bytes = bytes.saturating_add(chunk.len());
-                        batch.push(chunk);
-                    }
-                    Some(Err(error)) => {
-                        return Some(Err(Error::local(self.path, "read", Some(start), error)));
-                    }
-                    None => break,
-                }
-            }
-            (!batch.is_empty()).then_some(Ok(Job::Chunks(batch)))
-        })
+        let failed = move |error| Error::local(self.path, "read", Some(start), error);
+        let pieces = content.pieces(source);
+        pieces.map(move |piece| piece.map(Job::Chunks).map_err(failed))
     }
 
     fn changed(&self) -> Error {
@@ -219,8 +201,8 @@ impl Worker<'_> {
                 known.map(Taken::Known)
             }
             Job::Range(range) => self.range(range).map(Taken::Read),
-            Job::Chunks(chunks) => {
-                let read = chunks.iter().map(|chunk| Ok((self.chunk(chunk)?, None)));
+            Job::Chunks(piece) => {
+                let read = piece.chunks().map(|chunk| self.content_chunk(chunk));
                 read.collect::<Result<_>>().map(Taken::Read)
             }
         }
@@ -261,12 +243,28 @@ impl Worker<'_> {
         raw: &[u8],
         entry: Option<Entry>,
     ) -> Result<(ChunkRef, Option<Entry>)> {
+        self.chunk(raw, |_, seen| entry.filter(|entry| entry.is_of(seen)))
+    }
+
+    /// A chunk that may have lain anywhere the last time.
+    fn content_chunk(&mut self, raw: &[u8]) -> Result<(ChunkRef, Option<Entry>)> {
+        let index = &self.intake.sink.base().index;
+        self.chunk(raw, |cache, seen| cache.of_bytes(index, seen))
+    }
+
+    /// `find` looks in the scan cache for what is known of the bytes with a BLAKE3.
+    fn chunk(
+        &mut self,
+        raw: &[u8],
+        find: impl FnOnce(&ScanCache<'_>, &[u8; 32]) -> Option<Entry>,
+    ) -> Result<(ChunkRef, Option<Entry>)> {
         let cache = self.intake.cache.filter(|_| !is_zero(raw));
         let Some(cache) = cache else {
-            return Ok((self.chunk(raw)?, None));
+            let id = self.intake.zeros.id_of(raw);
+            return Ok((self.identified(raw, id)?, None));
         };
         let seen = cache.seen(raw);
-        let known = entry.filter(|entry| entry.is_of(&seen));
+        let known = find(cache, &seen);
         let proven = known.and_then(|entry| cache.proven(entry, || self.intake.zeros.id_of(raw)));
         let stored = proven.map_or(Ok(None), |id| self.intake.sink.known(&id))?;
         if let Some(chunk) = stored {
@@ -274,7 +272,7 @@ impl Worker<'_> {
             let recognised = &self.intake.tally.recognised_bytes;
             recognised.fetch_add(length_bytes, Ordering::Relaxed);
             self.account(length_bytes, false);
-            return Ok((chunk, entry));
+            return Ok((chunk, known));
         }
         let id = self.intake.zeros.id_of(raw);
         let chunk = self.identified(raw, id)?;
@@ -297,11 +295,6 @@ impl Worker<'_> {
         } else {
             Err(intake.changed())
         }
-    }
-
-    fn chunk(&mut self, raw: &[u8]) -> Result<ChunkRef> {
-        let id = self.intake.zeros.id_of(raw);
-        self.identified(raw, id)
     }
 
     fn identified(&mut self, raw: &[u8], id: ChunkId) -> Result<ChunkRef> {

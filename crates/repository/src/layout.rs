@@ -32,7 +32,7 @@ const CHUNKS_PER_OFFSET: usize = 16;
 /// and lengths.
 pub(crate) struct ChunkList {
     loaded: Arc<LoadedIndex>,
-    numbers: Vec<ChunkNumber>,
+    numbers: Arc<Vec<ChunkNumber>>,
     /// Of every [`CHUNKS_PER_OFFSET`]th chunk.
     offsets: Vec<u64>,
     size_bytes: u64,
@@ -40,14 +40,14 @@ pub(crate) struct ChunkList {
 
 impl ChunkList {
     /// Of these chunks of an index.
-    pub(crate) fn new(loaded: Arc<LoadedIndex>, numbers: Vec<ChunkNumber>) -> Self {
+    pub(crate) fn new(loaded: Arc<LoadedIndex>, numbers: Arc<Vec<ChunkNumber>>) -> Self {
         let mut list = Self {
             loaded,
             offsets: Vec::with_capacity(numbers.len().div_ceil(CHUNKS_PER_OFFSET)),
-            numbers,
+            numbers: Arc::clone(&numbers),
             size_bytes: 0,
         };
-        for group in list.numbers.chunks(CHUNKS_PER_OFFSET) {
+        for group in numbers.chunks(CHUNKS_PER_OFFSET) {
             list.offsets.push(list.size_bytes);
             let lengths = group.iter().map(|number| list.length_bytes(*number));
             list.size_bytes = lengths.fold(list.size_bytes, u64::saturating_add);
@@ -61,7 +61,7 @@ impl ChunkList {
     }
 
     /// Where a chunk begins.
-    fn offset(&self, position: usize) -> Option<u64> {
+    pub(crate) fn offset(&self, position: usize) -> Option<u64> {
         let group = position / CHUNKS_PER_OFFSET;
         let first = group.saturating_mul(CHUNKS_PER_OFFSET);
         let before = self.numbers.get(first..position)?;
@@ -69,17 +69,9 @@ impl ChunkList {
         Some(lengths.fold(*self.offsets.get(group)?, u64::saturating_add))
     }
 
-    /// The same without those from a position on.
-    pub(crate) fn truncate(&mut self, chunks: usize) {
-        if chunks < self.len() {
-            self.size_bytes = self.offset(chunks).unwrap_or(self.size_bytes);
-            self.numbers.truncate(chunks);
-            self.offsets.truncate(chunks.div_ceil(CHUNKS_PER_OFFSET));
-        }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.numbers.len()
+    /// The chunk at a position.
+    pub(crate) fn number(&self, position: usize) -> Option<ChunkNumber> {
+        self.numbers.get(position).copied()
     }
 
     /// Sum of the lengths of all chunks.
@@ -134,7 +126,7 @@ impl ChunkList {
 
     /// Bytes in chunks that another list of the same index does not have.
     pub(crate) fn bytes_not_in(&self, other: &Self) -> u64 {
-        let mut present = other.numbers.clone();
+        let mut present = other.numbers.to_vec();
         present.sort_unstable();
         let chunks = self.numbers().zip(self.iter());
         let new = chunks.filter(|(number, _)| present.binary_search(number).is_err());
@@ -351,7 +343,7 @@ mod tests {
             index,
             ..LoadedIndex::default()
         };
-        ChunkList::new(Arc::new(loaded), numbers)
+        ChunkList::new(Arc::new(loaded), Arc::new(numbers))
     }
 
     #[test]
@@ -370,17 +362,6 @@ mod tests {
                 let rest = list.iter_from(position).map(|chunk| chunk.offset);
                 assert!(rest.eq((position..chunks).map(begins)));
             }
-        }
-    }
-
-    #[test]
-    fn a_shorter_list_ends_where_its_last_chunk_does() {
-        for chunks in [0, 1, 15, 16, 17, 99, 100, 101] {
-            let mut shorter = list(100);
-            shorter.truncate(chunks);
-            let expected = list(chunks.min(100));
-            assert_eq!(shorter.size_bytes(), expected.size_bytes());
-            assert!(shorter.iter().eq(expected.iter()));
         }
     }
 }

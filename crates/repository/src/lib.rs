@@ -47,6 +47,7 @@ mod repository;
 mod restic;
 mod restore;
 mod scan_cache;
+mod seen_chunks;
 mod sink;
 mod snapshot;
 pub mod store;

@@ -13,6 +13,9 @@
 mod fetch;
 mod known;
 mod moves;
+mod place;
+mod search;
+mod sources;
 mod survey;
 mod target;
 
@@ -21,8 +24,6 @@ use std::sync::Arc;
 use vrs_progress::{Counter, Phase, Progress};
 
 use crate::error::{Error, Result};
-use crate::index::ChunkNumber;
-use crate::layout::StoredChunk;
 use crate::loaded_index::LoadedIndex;
 use crate::repository::ResticRepository;
 use crate::sink::ZeroChunks;
@@ -31,31 +32,9 @@ use crate::store::{RestoreRequest, RestoreStats};
 use fetch::fetch;
 use known::KnownFiles;
 use moves::carry_out;
+use place::Place;
 use survey::{State, Survey};
 use target::Target;
-
-/// A chunk of a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    target: u32,
-    chunk: u32,
-}
-
-/// A chunk that is not in place, and one place where it has to go. A list of them is sorted by
-/// chunk, so that all places of one are neighbours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Need {
-    chunk: ChunkNumber,
-    place: Place,
-}
-
-/// The needs of each chunk.
-fn by_chunk(needs: &[Need]) -> impl Iterator<Item = (ChunkNumber, &[Need])> {
-    let same = |one: &Need, other: &Need| one.chunk == other.chunk;
-    needs
-        .chunk_by(same)
-        .filter_map(|all| Some((all.first()?.chunk, all)))
-}
 
 /// What all parts of a restore use.
 struct Restore<'a> {
@@ -122,8 +101,9 @@ impl<'a> Restore<'a> {
                 Ok(target)
             })
             .collect();
-        let targets = targets?;
+        let mut targets = targets?;
         target::refuse_duplicates(&targets)?;
+        place::number(&mut targets)?;
         Ok(Self {
             repository,
             progress,
@@ -155,48 +135,21 @@ impl<'a> Restore<'a> {
                 let sum = match state {
                     State::InPlace => &mut stats.in_place_bytes,
                     State::Zero => &mut stats.zero_bytes,
-                    State::Missing if survey.source(number).is_some() => &mut stats.local_bytes,
-                    State::Missing => &mut stats.fetched_bytes,
+                    State::Missing if survey.sources.is_sought(number) => &mut stats.fetched_bytes,
+                    State::Missing => &mut stats.local_bytes,
                 };
                 *sum = sum.saturating_add(length_bytes);
             }
         }
-        let absent = |(chunk, _): &(ChunkNumber, &[Need])| survey.source(*chunk).is_none();
-        stats.fetched_chunks = by_chunk(&self.needs()).filter(absent).count() as u64;
+        let fetched = self.needs();
+        let fetched = self.by_chunk(&fetched);
+        stats.fetched_chunks = fetched
+            .filter(|(chunk, _)| survey.sources.is_sought(*chunk))
+            .count() as u64;
         stats
     }
 
-    fn needs(&self) -> Vec<Need> {
-        // As long as needed and no longer: grown by doubling it could take as much as the index.
-        let mut needs = Vec::with_capacity(self.missing().count());
-        needs.extend(self.missing());
-        needs.sort_unstable();
-        needs
-    }
-
-    fn missing(&self) -> impl Iterator<Item = Need> + '_ {
-        (0..).zip(&self.targets).flat_map(|(number, target)| {
-            let chunks = (0..).zip(target.chunks.numbers().zip(&target.states));
-            let missing = chunks.filter(|(_, (_, state))| **state == State::Missing);
-            missing.map(move |(position, (chunk, _))| Need {
-                chunk,
-                place: Place {
-                    target: number,
-                    chunk: position,
-                },
-            })
-        })
-    }
-
-    fn target(&self, place: Place) -> Option<&Target> {
-        self.targets.get(place.target as usize)
-    }
-
-    fn stored(&self, place: Place) -> Option<StoredChunk> {
-        self.target(place)?.chunks.get(place.chunk as usize)
-    }
-
-    fn execute(&mut self, survey: Survey, stats: &mut RestoreStats) -> Result<()> {
+    fn execute(&mut self, mut survey: Survey, stats: &mut RestoreStats) -> Result<()> {
         let mut needs = self.needs();
         let to_write = stats.total_bytes.saturating_sub(stats.in_place_bytes);
         self.progress.phase(Phase {
@@ -207,14 +160,13 @@ impl<'a> Restore<'a> {
         for target in &mut self.targets {
             target.open_for_writing(self.progress)?;
         }
-        let failed = carry_out(self, &survey, &needs)?;
-        for (_, needs) in by_chunk(&needs).filter(|(chunk, _)| failed.contains(chunk)) {
-            let bytes = self.bytes_of(needs);
+        for chunk in carry_out(self, &mut survey, &needs)? {
+            let bytes = self.bytes_of(self.needs_of(&needs, chunk));
             stats.local_bytes = stats.local_bytes.saturating_sub(bytes);
             stats.fetched_bytes = stats.fetched_bytes.saturating_add(bytes);
             stats.fetched_chunks = stats.fetched_chunks.saturating_add(1);
         }
-        needs.retain(|need| survey.source(need.chunk).is_none() || failed.contains(&need.chunk));
+        self.retain_sought(&mut needs, &survey.sources);
         drop(survey);
         for target in &self.targets {
             self.go_on()?;
@@ -231,16 +183,16 @@ impl<'a> Restore<'a> {
             .try_for_each(|target| target.finish(self.progress))
     }
 
-    fn bytes_of(&self, needs: &[Need]) -> u64 {
-        let chunks = needs.iter().filter_map(|need| self.stored(need.place));
+    fn bytes_of(&self, needs: &[Place]) -> u64 {
+        let chunks = needs.iter().filter_map(|place| self.stored(*place));
         chunks.map(|chunk| u64::from(chunk.length_bytes)).sum()
     }
 
     /// Writes a verified chunk to all its places.
-    fn write(&self, needs: &[Need], content: &[u8]) -> Result<()> {
-        for Need { place, .. } in needs {
-            if let Some(target) = self.target(*place) {
-                target.write_chunk(place.chunk as usize, content, self.progress)?;
+    fn write(&self, needs: &[Place], content: &[u8]) -> Result<()> {
+        for place in needs {
+            if let Some((target, chunk)) = self.target(*place) {
+                target.write_chunk(chunk, content, self.progress)?;
                 self.progress.add(Counter::Scanned, content.len() as u64);
             }
         }

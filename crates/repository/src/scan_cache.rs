@@ -1,21 +1,24 @@
-//! What the chunks of a local image were when they were last stored, so that the next scan need not
+//! What the chunks of a local file were when they were last stored, so that the next scan need not
 //! hash all of them with SHA-256 again.
 //!
-//! For each chunk of the grid there is a keyed BLAKE3 of its bytes beside its id in the repository.
-//! That pair is true whatever happens to image or repository; where a chunk lies is only where it is
+//! For each chunk there is a keyed BLAKE3 of its bytes beside its id in the repository.
+//! That pair is true whatever happens to file or repository; where a chunk lies is only where it is
 //! looked for. A chunk that is found again costs one BLAKE3 instead of a SHA-256, a fourth or fifth of
-//! the time.
+//! the time. Chunks on a grid are looked for where they lay. Those of a saved state are looked for by
+//! their bytes ([`SeenChunks`]): it has another name each time, and they move inside of it.
 //!
 //! Guarantees: an entry is used only if its block's checksum, keyed by the repository, is right, and
 //! only if the bytes that were just read have the BLAKE3 in it. One in 256 of those used is hashed with
 //! SHA-256 all the same, and a contradiction ends the use of the file ([`ScanCache::is_wrong`]). A
 //! cache that is missing, damaged or of another repository costs time and nothing else. Memory does not
-//! grow with the image. Caches that nobody used for [`UNUSED_FOR`] are removed by the next one that is
+//! grow with an image; some 44 bytes for each chunk of a saved state. Caches that nobody used for [`UNUSED_FOR`] are removed by the next one that is
 //! written, and so are the longest unused while all together are larger than [`MOST_BYTES`].
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -23,10 +26,12 @@ use secrecy::zeroize::Zeroize;
 use tempfile::NamedTempFile;
 use vrs_progress::Progress;
 
-use crate::chunking::{Cutter, Grid, READ_BYTES};
+use crate::chunking::{Cutter, READ_BYTES};
 use crate::id::ChunkId;
+use crate::index::Index;
 use crate::platform;
 use crate::repository::ResticRepository;
+use crate::seen_chunks::SeenChunks;
 
 /// A smaller file is hashed before its cache is read.
 const SMALLEST_FILE_BYTES: u64 = 4 * READ_BYTES;
@@ -89,21 +94,29 @@ impl Entry {
     }
 }
 
-/// The entries of one image, from its last scan.
+/// The entries of one file, from its last scan.
 pub(crate) struct ScanCache<'a> {
     key: &'a ScanKey,
     folder: PathBuf,
     image: &'a Path,
+    cutter: Cutter,
     header: [u8; HEADER_BYTES],
     file: Option<File>,
+    /// All entries by the bytes, where they are looked for by them.
+    by_bytes: OnceLock<SeenChunks>,
     wrong: AtomicBool,
 }
 
 impl<'a> ScanCache<'a> {
-    /// The cache of an image that is cut on a grid. Nothing is known if that was another grid the last
+    /// The cache of a file that is cut in this way. Nothing is known if that was another way the last
     /// time.
-    pub(crate) fn of(key: &'a ScanKey, folder: PathBuf, image: &'a Path, grid: Grid) -> Self {
-        let header = header_of(grid);
+    pub(crate) fn of(key: &'a ScanKey, folder: PathBuf, image: &'a Path, cutter: Cutter) -> Self {
+        let header = header_of(cutter);
+        let image = match cutter {
+            Cutter::Grid(_) => image,
+            // All saved states of a machine lie in one folder.
+            Cutter::Content(_) => image.parent().unwrap_or(image),
+        };
         let file = File::open(key.path(&folder, image)).ok().filter(|file| {
             let mut present = [0; HEADER_BYTES];
             let read = platform::read_full_at(file, &mut present, 0);
@@ -117,8 +130,10 @@ impl<'a> ScanCache<'a> {
             key,
             folder,
             image,
+            cutter,
             header,
             file,
+            by_bytes: OnceLock::new(),
             wrong: AtomicBool::new(false),
         }
     }
@@ -131,24 +146,51 @@ impl<'a> ScanCache<'a> {
         size_bytes: u64,
     ) -> Option<Self> {
         let folder = repository.scan_folder()?;
-        match cutter {
-            Cutter::Grid(grid) if size_bytes >= SMALLEST_FILE_BYTES => {
-                Some(Self::of(&repository.key.scan, folder, image, grid))
-            }
-            Cutter::Grid(_) | Cutter::Content(_) => None,
-        }
+        let is_worth_it = size_bytes >= SMALLEST_FILE_BYTES;
+        is_worth_it.then(|| Self::of(&repository.key.scan, folder, image, cutter))
     }
 
-    /// The id of the chunk that was last seen with this number, if these are its bytes.
+    /// The id of a chunk that these bytes were when they were last seen, if they are where it is looked for.
     pub(crate) fn recognise(
         &self,
-        number: u64,
+        index: &Index,
+        place: &Range<u64>,
         raw: &[u8],
         hash: impl Fn() -> ChunkId,
     ) -> Option<ChunkId> {
-        let entry = self.entries(number, 1).pop().flatten()?;
-        let seen = entry.is_of(&self.seen(raw));
-        seen.then(|| self.proven(entry, hash)).flatten()
+        let seen = self.seen(raw);
+        let entry = match self.cutter {
+            Cutter::Grid(grid) => {
+                let on_grid = grid.chunks(place.start..u64::MAX).next();
+                on_grid.filter(|chunk| chunk == place)?;
+                let entry = self.entries(grid.number_at(place.start), 1).pop();
+                entry.flatten().filter(|entry| entry.is_of(&seen))
+            }
+            Cutter::Content(_) => self.of_bytes(index, &seen),
+        };
+        self.proven(entry?, hash)
+    }
+
+    /// What is known about the bytes with this BLAKE3, if the index has their chunk. It must be the same
+    /// index each time.
+    pub(crate) fn of_bytes(&self, index: &Index, seen: &[u8; 32]) -> Option<Entry> {
+        let all = self.by_bytes.get_or_init(|| self.all(index));
+        let (chunk, _) = index.chunk(all.get(seen)?)?;
+        let seen = *seen;
+        Some(Entry { seen, chunk })
+    }
+
+    fn all(&self, index: &Index) -> SeenChunks {
+        let mut seen = SeenChunks::default();
+        let length = self.file.as_ref().and_then(|file| file.metadata().ok());
+        let bytes = length.map_or(0, |metadata| metadata.len());
+        for block in (0..bytes.div_ceil(BLOCK_BYTES as u64)).map_while(|number| self.block(number))
+        {
+            for entry in block.into_iter().flatten() {
+                seen.add(index, &entry);
+            }
+        }
+        seen
     }
 
     /// The chunk of an entry that knew some bytes, unless it is one of those looked at twice and `hash`
@@ -315,12 +357,19 @@ fn remove_unused(folder: &Path, now: SystemTime, most_bytes: u64) -> io::Result<
     Ok(())
 }
 
-fn header_of(grid: Grid) -> [u8; HEADER_BYTES] {
+/// Instead of the phase of a grid.
+const BY_CONTENT: u64 = u64::MAX;
+
+fn header_of(cutter: Cutter) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
+    let (chunk_bytes, phase_bytes) = match cutter {
+        Cutter::Grid(grid) => (grid.chunk_bytes(), grid.phase_bytes()),
+        Cutter::Content(content) => (content.average_bytes().into(), BY_CONTENT),
+    };
     let parts = [
         &MAGIC[..],
-        &grid.chunk_bytes().to_le_bytes(),
-        &grid.phase_bytes().to_le_bytes(),
+        &chunk_bytes.to_le_bytes(),
+        &phase_bytes.to_le_bytes(),
     ];
     for (place, byte) in header.iter_mut().zip(parts.into_iter().flatten()) {
         *place = *byte;
@@ -350,15 +399,12 @@ mod tests {
     use super::*;
     use crate::store::Chunking;
 
-    fn grid(chunk_bytes: u32) -> Grid {
+    fn grid(chunk_bytes: u32) -> Cutter {
         let chunking = Chunking::Grid {
             chunk_bytes,
             phase_bytes: 100,
         };
-        match Cutter::new(chunking).unwrap() {
-            Cutter::Grid(grid) => grid,
-            Cutter::Content(_) => panic!("a grid"),
-        }
+        Cutter::new(chunking).unwrap()
     }
 
     fn cache<'a>(key: &'a ScanKey, folder: &Path, chunk_bytes: u32) -> ScanCache<'a> {
@@ -378,13 +424,13 @@ mod tests {
         })
     }
 
-    fn write(cache: &ScanCache<'_>, numbers: std::ops::Range<u8>) {
+    fn write(cache: &ScanCache<'_>, numbers: Range<u8>) {
         let mut writer = cache.successor().unwrap();
         numbers.for_each(|number| writer.push(entry(number)).unwrap());
         writer.finish().unwrap();
     }
 
-    fn expected(numbers: std::ops::Range<u8>) -> Vec<Option<Entry>> {
+    fn expected(numbers: Range<u8>) -> Vec<Option<Entry>> {
         numbers.map(entry).collect()
     }
 

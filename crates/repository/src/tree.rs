@@ -288,13 +288,12 @@ impl ResticRepository {
             loaded,
         } = file;
         let unknown = chunks.unknown.first().copied();
-        let mut list = ChunkList::new(loaded, chunks.known);
+        let list = ChunkList::new(loaded, chunks.known);
         if let Some((before, chunk)) = unknown {
-            list.truncate(before);
             return Err(Error::MissingChunk {
                 location: self.backend.location().to_owned(),
                 path,
-                offset: list.size_bytes(),
+                offset: list.offset(before).unwrap_or(list.size_bytes()),
                 chunk,
             });
         }

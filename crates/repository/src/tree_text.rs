@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io::{self, BufWriter, Read, Write};
+use std::sync::Arc;
 
 use rustic_core::TreeId;
 use rustic_core::repofile::{Metadata, Node, NodeType};
@@ -104,8 +105,8 @@ impl FoundNode {
 /// The chunks of a file, as an index knows them.
 #[derive(Default, Clone)]
 pub(crate) struct FoundChunks {
-    /// Those that it knows, in order.
-    pub(crate) known: Vec<ChunkNumber>,
+    /// Those that it knows, in order. Whoever uses them shares them: there are many.
+    pub(crate) known: Arc<Vec<ChunkNumber>>,
     /// The others, each with the number of known ones before it.
     pub(crate) unknown: Vec<(usize, ChunkId)>,
 }
@@ -213,13 +214,16 @@ impl<'de> Visitor<'de> for ContentSeed<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<FoundChunks, A::Error> {
-        let mut chunks = FoundChunks::default();
+        let mut known = Vec::new();
+        let mut unknown = Vec::new();
         while let Some(id) = list.next_element::<ChunkId>()? {
             match self.0.number(&id) {
-                Some(number) => chunks.known.push(number),
-                None => chunks.unknown.push((chunks.known.len(), id)),
+                Some(number) => known.push(number),
+                None => unknown.push((known.len(), id)),
             }
         }
-        Ok(chunks)
+        known.shrink_to_fit();
+        let known = Arc::new(known);
+        Ok(FoundChunks { known, unknown })
     }
 }

@@ -35,6 +35,11 @@ fn take_disk(repository: &ResticRepository, disk: &Path) -> Taken {
     take(repository, &[source("m/disk", disk, GRID)])
 }
 
+/// In pieces of 16 KiB, as saved states are cut.
+const BY_CONTENT: Chunking = Chunking::ContentDefined {
+    average_bytes: 16 << 10,
+};
+
 fn recognised_chunks(taken: &Taken) -> usize {
     let bytes = usize::try_from(taken.files[0].recognised_bytes).unwrap();
     assert_eq!(
@@ -78,6 +83,36 @@ fn only_what_changed_is_hashed_again() {
     let third = take_disk(&sandbox.open(), &disk);
     assert_eq!(recognised_chunks(&third), CHUNKS);
     assert_eq!(third.files[0].new_chunks, 0);
+}
+
+#[test]
+fn a_saved_state_is_recognised_under_another_name_and_where_it_moved() {
+    let sandbox = caching();
+    let mut content = noise(1, SIZE);
+    let states = sandbox.path("states");
+    std::fs::create_dir(&states).unwrap();
+    let take_state = |name: &str, content: &[u8]| {
+        let state = states.join(name);
+        std::fs::write(&state, content).unwrap();
+        let taken = take(&sandbox.open(), &[source("m/disk", &state, BY_CONTENT)]);
+        std::fs::remove_file(&state).unwrap();
+        taken
+    };
+    assert_eq!(take_state("1.sav", &content).stats.recognised_bytes, 0);
+    content[SIZE / 2] ^= 1;
+    content.splice(100..100, noise(2, 12_345));
+    content.extend(vec![0; 1 << 20]);
+    let second = take_state("2.sav", &content);
+    let differing = SIZE as u64 - second.stats.recognised_bytes;
+    assert!(differing < 5 * (64 << 10), "{differing}");
+    require_stored(&sandbox, &sandbox.open(), &second, &content);
+    let third = take_state("3.sav", &content);
+    assert_eq!(third.files[0].new_chunks, 0);
+    assert!(third.stats.recognised_bytes > second.stats.recognised_bytes);
+    // Another folder is that of another machine.
+    let elsewhere = sandbox.write("4.sav", &content);
+    let fourth = take(&sandbox.open(), &[source("m/disk", &elsewhere, BY_CONTENT)]);
+    assert_eq!(fourth.stats.recognised_bytes, 0);
 }
 
 #[test]
@@ -234,22 +269,26 @@ proptest! {
 
     /// Whatever the guest, the user and the disk do.
     #[test]
-    fn what_is_stored_is_what_is_there(events in proptest::collection::vec(proptest::collection::vec(event(), 1..5), 3)) {
+    fn what_is_stored_is_what_is_there(
+        events in proptest::collection::vec(proptest::collection::vec(event(), 1..5), 3),
+        chunking in prop_oneof![Just(GRID), Just(BY_CONTENT)],
+    ) {
         let sandbox = caching();
         let mut content = noise(1, SIZE);
         let disk = sandbox.write("disk", &content);
-        take_disk(&sandbox.open(), &disk);
+        let take_disk = |repository: &ResticRepository| take(repository, &[source("m/disk", &disk, chunking)]);
+        take_disk(&sandbox.open());
         for round in events {
             round.iter().for_each(|event| happen(&sandbox, &mut content, event));
             std::fs::write(&disk, &content).unwrap();
             let repository = sandbox.open();
-            let taken = take_disk(&repository, &disk);
+            let taken = take_disk(&repository);
             require_stored(&sandbox, &repository, &taken, &content);
             // Without a cache not a chunk more or less is found.
             let mut options = sandbox.options.clone();
             options.cache_folder = None;
             let plain = ResticRepository::open(&sandbox.location(), &password(), &options).unwrap();
-            let again = take_disk(&plain, &disk);
+            let again = take_disk(&plain);
             prop_assert_eq!(again.files[0].new_chunks, 0);
             prop_assert_eq!(again.stats.objects["pack"], 0);
         }

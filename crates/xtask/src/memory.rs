@@ -22,7 +22,14 @@ pub struct Comparison {
     pub small: Peaks,
     /// Of the large disk.
     pub large: Peaks,
+    /// That the large disk has beyond those of the small one.
+    pub more_chunks: u64,
 }
+
+/// What vrs cuts disks into.
+const CHUNK_BYTES: u64 = 512 << 10;
+/// What the index may take for each chunk.
+const INDEX_BYTES: u64 = 48;
 
 /// So many first snapshots are measured.
 const TAKES: usize = 3;
@@ -55,9 +62,14 @@ impl Disks {
     /// Measures both.
     #[must_use]
     pub fn compare(&self, vrs: &Path) -> Comparison {
+        let more_bytes = match self.rest {
+            Rest::Empty => 0,
+            Rest::Full => self.large_bytes - self.small_bytes,
+        };
         Comparison {
             small: self.peaks(vrs, self.small_bytes),
             large: self.peaks(vrs, self.large_bytes),
+            more_chunks: more_bytes / CHUNK_BYTES,
         }
     }
 
@@ -84,10 +96,11 @@ impl Disks {
 }
 
 impl Comparison {
-    /// Whether the large disk needs at most a fifth more.
+    /// Whether the large disk needs at most a fifth more beside the index of its chunks.
     #[must_use]
     pub fn holds(&self) -> bool {
-        let within = |small: u64, large: u64| large <= small + small / 5;
+        let index_bytes = self.more_chunks * INDEX_BYTES;
+        let within = |small: u64, large: u64| large <= small + small / 5 + index_bytes;
         within(self.small.take_bytes, self.large.take_bytes)
             && within(self.small.restore_bytes, self.large.restore_bytes)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use fixedbitset::FixedBitSet;
 use rustic_core::repofile::{BlobType, NodeType};
 use rustic_core::{FileType, TreeId};
 use vrs_progress::{Phase, Progress};
@@ -14,8 +15,8 @@ use crate::tree_text::FoundNode;
 
 /// See the module.
 pub(super) struct Usage {
-    chunks: BitSet,
-    trees: BitSet,
+    chunks: FixedBitSet,
+    trees: FixedBitSet,
     /// What is needed and in no index, marked packs aside.
     pub(super) missing: HashSet<(BlobType, ChunkId)>,
 }
@@ -34,8 +35,8 @@ impl Usage {
             total_bytes: None,
         });
         let mut usage = Self {
-            chunks: BitSet::new(loaded.index.len(BlobType::Data)),
-            trees: BitSet::new(loaded.index.len(BlobType::Tree)),
+            chunks: FixedBitSet::with_capacity(loaded.index.len(BlobType::Data)),
+            trees: FixedBitSet::with_capacity(loaded.index.len(BlobType::Tree)),
             missing: HashSet::new(),
         };
         for id in snapshots {
@@ -52,8 +53,8 @@ impl Usage {
     /// Whether the blob at a place in the index is needed.
     pub(super) fn needs(&self, kind: BlobType, place: usize) -> bool {
         match kind {
-            BlobType::Data => self.chunks.has(place),
-            BlobType::Tree => self.trees.has(place),
+            BlobType::Data => self.chunks.contains(place),
+            BlobType::Tree => self.trees.contains(place),
         }
     }
 
@@ -70,9 +71,10 @@ impl Usage {
                 self.missing.insert((BlobType::Tree, id));
                 continue;
             };
-            if !self.trees.set(place) {
+            if self.trees.contains(place) {
                 continue;
             }
+            self.trees.grow_and_insert(place);
             let read = repository.tree(loaded, tree);
             for node in read.map_err(|error| unreadable(repository, error))? {
                 self.add_node(node, &mut pending);
@@ -85,8 +87,8 @@ impl Usage {
         if node.node_type == NodeType::Dir {
             pending.extend(node.subtree);
         }
-        for chunk in chunks.known {
-            self.chunks.set(chunk.get() as usize);
+        for chunk in chunks.known.iter() {
+            self.chunks.grow_and_insert(chunk.place());
         }
         let unknown = chunks.unknown.into_iter();
         self.missing
@@ -116,48 +118,5 @@ fn unreadable(repository: &ResticRepository, error: Error) -> Error {
     Error::NotPrunable {
         location: repository.backend.location().to_owned(),
         reason: format!("a snapshot cannot be read ({})", whole_text(&error)),
-    }
-}
-
-/// A set of small numbers.
-struct BitSet(Vec<u64>);
-
-impl BitSet {
-    fn new(length: usize) -> Self {
-        Self(vec![0; length.div_ceil(64)])
-    }
-
-    fn has(&self, number: usize) -> bool {
-        let word = self.0.get(number / 64).copied().unwrap_or_default();
-        word & (1 << (number % 64)) != 0
-    }
-
-    /// Adds a number; whether it is new.
-    fn set(&mut self, number: usize) -> bool {
-        let bit = 1 << (number % 64);
-        match self.0.get_mut(number / 64) {
-            Some(word) if *word & bit == 0 => {
-                *word |= bit;
-                true
-            }
-            _ => false,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::BitSet;
-
-    #[test]
-    fn each_number_is_new_once() {
-        let mut set = BitSet::new(130);
-        for number in [0, 63, 64, 129] {
-            assert!(!set.has(number));
-            assert!(set.set(number));
-            assert!(!set.set(number));
-            assert!(set.has(number));
-        }
-        assert!(!set.has(1) && !set.has(1000));
     }
 }

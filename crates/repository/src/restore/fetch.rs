@@ -9,10 +9,11 @@ use vrs_progress::Counter;
 use crate::blob::Unsealer;
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
-use crate::index::{BlobLocation, Index, PackNumber};
+use crate::index::{BlobLocation, PackNumber};
 use crate::parallel::{self, lock};
 
-use super::{Need, Place, Restore, by_chunk};
+use super::Restore;
+use super::place::Place;
 
 /// Read at once at most, unless a single chunk is longer.
 const STRETCH_BYTES: u32 = 4 << 20;
@@ -26,7 +27,7 @@ struct Stretch<'a> {
     pack: PackNumber,
     offset: u32,
     end: u32,
-    needs: &'a [Need],
+    needs: &'a [Place],
 }
 
 /// The first chunk that could not be had, and how many more.
@@ -37,17 +38,16 @@ struct Failure {
 }
 
 /// Fetches and writes all chunks. Fails after everything that can be had is written.
-pub(super) fn fetch(restore: &Restore<'_>, mut needs: Vec<Need>) -> Result<()> {
-    let index = &restore.loaded.index;
-    needs.sort_unstable_by_key(|need| {
-        let lies = index.chunk(need.chunk);
-        let lies = lies.map(|(_, location)| (location.pack, location.offset));
-        (lies, *need)
+pub(super) fn fetch(restore: &Restore<'_>, mut needs: Vec<Place>) -> Result<()> {
+    needs.sort_unstable_by_key(|place| {
+        let lies = restore.location(*place);
+        let lies = lies.map(|location| (location.pack, location.offset));
+        (lies, restore.number(*place), *place)
     });
     let failure: Mutex<Option<Failure>> = Mutex::new(None);
     parallel::each(
         restore.repository.waiting_threads().max(LEAST_THREADS),
-        stretches(index, &needs).map(Ok),
+        stretches(restore, &needs).map(Ok),
         || Ok(Unsealer::new(&restore.repository.key)),
         |unsealer, stretch| {
             restore.go_on()?;
@@ -60,11 +60,17 @@ pub(super) fn fetch(restore: &Restore<'_>, mut needs: Vec<Need>) -> Result<()> {
 }
 
 /// Cuts a list that is sorted by where the chunks lie in the repository.
-fn stretches<'a>(index: &'a Index, mut rest: &'a [Need]) -> impl Iterator<Item = Stretch<'a>> + 'a {
+fn stretches<'a>(
+    restore: &'a Restore<'_>,
+    mut rest: &'a [Place],
+) -> impl Iterator<Item = Stretch<'a>> + 'a {
     std::iter::from_fn(move || {
-        let location = |need: &Need| index.chunk(need.chunk).map(|(_, location)| location);
-        let mut stretch = Stretch::of(location(rest.first()?)?);
-        let grown = |need: &&Need| location(need).is_some_and(|next| stretch.grow(next));
+        let mut stretch = Stretch::of(restore.location(*rest.first()?)?);
+        let grown = |place: &&Place| {
+            restore
+                .location(**place)
+                .is_some_and(|next| stretch.grow(next))
+        };
         let (needs, after) = rest.split_at_checked(rest.iter().take_while(grown).count())?;
         rest = after;
         Some(Stretch { needs, ..stretch })
@@ -121,7 +127,7 @@ fn fetch_stretch(
         read => read.and_then(Result::ok).map_or_else(Vec::new, Vec::from),
     };
     restore.progress.add(Counter::Fetched, content.len() as u64);
-    for (chunk, needs) in by_chunk(stretch.needs) {
+    for (chunk, needs) in restore.by_chunk(stretch.needs) {
         let Some((id, location)) = index.chunk(chunk) else {
             continue;
         };
@@ -151,14 +157,14 @@ fn one_by_one(restore: &Restore<'_>, id: &ChunkId) -> Result<Vec<u8>> {
     })
 }
 
-fn note(failure: &Mutex<Option<Failure>>, needs: &[Need], error: Error) {
+fn note(failure: &Mutex<Option<Failure>>, needs: &[Place], error: Error) {
     let mut failure = lock(failure);
     let count = needs.len() as u64;
     match (failure.as_mut(), needs.first()) {
         (Some(known), _) => known.more = known.more.saturating_add(count),
-        (None, Some(need)) => {
+        (None, Some(place)) => {
             *failure = Some(Failure {
-                place: need.place,
+                place: *place,
                 more: count.saturating_sub(1),
                 error,
             })
@@ -168,9 +174,15 @@ fn note(failure: &Mutex<Option<Failure>>, needs: &[Need], error: Error) {
 }
 
 impl Restore<'_> {
+    /// Where the chunk of a place lies in the repository.
+    fn location(&self, place: Place) -> Option<BlobLocation> {
+        let (_, location) = self.loaded.index.chunk(self.number(place)?)?;
+        Some(location)
+    }
+
     fn incomplete(&self, failure: Failure) -> Error {
         let (target, chunk) = (self.target(failure.place), self.stored(failure.place));
-        let (Some(target), Some(chunk)) = (target, chunk) else {
+        let (Some((target, _)), Some(chunk)) = (target, chunk) else {
             return failure.error;
         };
         Error::Incomplete {

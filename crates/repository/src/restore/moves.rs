@@ -4,97 +4,87 @@
 //! dependencies, and where they run in a circle one chunk of the circle is held in memory. What
 //! turns out to be another chunk than expected is left to fetching.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use crate::error::Result;
 use crate::index::ChunkNumber;
 use crate::parallel;
 use crate::platform;
 
-use super::survey::{LocalChunk, LocalFile, Survey};
-use super::{Need, Restore, by_chunk};
+use super::Restore;
+use super::place::Place;
+use super::search::Seed;
+use super::sources::{LocalFile, Source};
+use super::survey::Survey;
 
 /// Chunks held at the same time; beyond that a chunk is fetched.
 const HELD_BYTES: usize = 64 << 20;
 
-/// Copies what lies on this host. Returns chunks that turned out not to.
+/// Copies what lies on this host. Returns chunks that turned out not to, which are sought again.
 pub(super) fn carry_out(
     restore: &Restore<'_>,
-    survey: &Survey,
-    needs: &[Need],
-) -> Result<HashSet<ChunkNumber>> {
-    let copies = || {
-        by_chunk(needs).filter_map(|(chunk, needs)| {
-            let source = survey.source(chunk)?;
-            Some(Copy { source, needs })
-        })
+    survey: &mut Survey,
+    needs: &[Place],
+) -> Result<Vec<ChunkNumber>> {
+    let Survey { sources, seeds } = survey;
+    let copier = Copier {
+        restore,
+        seeds,
+        needs,
     };
-    let copier = Copier { restore, survey };
     // First, because any other write may overwrite what they need.
-    let volatile = copies().filter(|copy| !copy.source.stable).collect();
-    let mut failed = Scheduler::new(&copier, volatile).run()?;
+    let moving = std::mem::take(&mut sources.moving);
+    let mut failed = Scheduler::new(&copier, moving).run()?;
+    let staying = std::mem::take(&mut sources.staying);
     parallel::each(
         restore.repository.threads(),
-        copies().filter(|copy| copy.source.stable).map(Ok),
+        staying.iter().map(Ok),
         || Ok(()),
-        |(), copy| {
+        |(), source| {
             restore.go_on()?;
-            match copier.read(&copy)? {
-                Some(content) => restore.write(copy.needs, &content).map(|()| None),
-                None => Ok(copy.chunk()),
+            match copier.read(source) {
+                Some(content) => copier.write(source, &content).map(|()| None),
+                None => Ok(Some(source.chunk)),
             }
         },
         |chunk| failed.extend(chunk),
     )?;
+    failed.iter().for_each(|chunk| sources.lost(*chunk));
     Ok(failed)
-}
-
-/// One chunk, where it lies, and all places it must go to.
-struct Copy<'a> {
-    source: LocalChunk,
-    needs: &'a [Need],
-}
-
-impl Copy<'_> {
-    /// Where the source lies, as the scheduler sorts them.
-    const fn begins(&self) -> (LocalFile, u64) {
-        (self.source.file, self.source.offset)
-    }
-
-    fn chunk(&self) -> Option<ChunkNumber> {
-        self.needs.first().map(|need| need.chunk)
-    }
 }
 
 struct Copier<'a> {
     restore: &'a Restore<'a>,
-    survey: &'a Survey,
+    seeds: &'a [Seed],
+    /// Of the whole restore.
+    needs: &'a [Place],
 }
 
-impl Copier<'_> {
+impl<'a> Copier<'a> {
     /// The chunk, or None when something else lies there now.
-    fn read(&self, copy: &Copy<'_>) -> Result<Option<Vec<u8>>> {
-        let file = match copy.source.file {
-            LocalFile::Target(number) => self
-                .restore
-                .targets
-                .get(number as usize)
-                .and_then(|target| target.file.as_ref()),
-            LocalFile::Seed(number) => {
-                let seed = self.survey.seeds.get(number as usize);
-                seed.map(|seed| &seed.file)
+    fn read(&self, source: &Source) -> Option<Vec<u8>> {
+        let file = match source.file {
+            LocalFile::Target(number) => {
+                let target = self.restore.targets.get(number as usize)?;
+                target.file.as_ref()?
             }
+            LocalFile::Seed(number) => &self.seeds.get(number as usize)?.file,
         };
-        let wanted = copy.needs.first();
-        let wanted = wanted.and_then(|need| self.restore.stored(need.place));
-        let Some((file, wanted)) = file.zip(wanted) else {
-            return Ok(None);
-        };
-        let mut content = vec![0; copy.source.length_bytes as usize];
-        let read = platform::read_full_at(file, &mut content, copy.source.offset);
+        let (wanted, _) = self.restore.loaded.index.chunk(source.chunk)?;
+        let mut content = vec![0; source.length_bytes as usize];
+        let read = platform::read_full_at(file, &mut content, source.offset);
         let as_expected = read.is_ok_and(|read| read == content.len())
-            && self.restore.zeros.id_of(&content) == wanted.id;
-        Ok(as_expected.then_some(content))
+            && self.restore.zeros.id_of(&content) == wanted;
+        as_expected.then_some(content)
+    }
+
+    /// All places that a chunk must go to.
+    fn places(&self, source: &Source) -> &'a [Place] {
+        self.restore.needs_of(self.needs, source.chunk)
+    }
+
+    fn write(&self, source: &Source, content: &[u8]) -> Result<()> {
+        self.restore.write(self.places(source), content)
     }
 }
 
@@ -110,7 +100,7 @@ enum Progress {
 struct Scheduler<'a> {
     copier: &'a Copier<'a>,
     /// Sorted by where their source begins.
-    copies: Vec<Copy<'a>>,
+    copies: Vec<Source>,
     progress: Vec<Progress>,
     longest_source_bytes: u64,
     held: HashMap<usize, Option<Vec<u8>>>,
@@ -118,11 +108,11 @@ struct Scheduler<'a> {
 }
 
 impl<'a> Scheduler<'a> {
-    fn new(copier: &'a Copier<'a>, mut copies: Vec<Copy<'a>>) -> Self {
-        copies.sort_unstable_by_key(Copy::begins);
+    fn new(copier: &'a Copier<'a>, mut copies: Vec<Source>) -> Self {
+        copies.sort_unstable_by_key(Source::begins);
         let longest_source_bytes = copies
             .iter()
-            .map(|copy| copy.source.length_bytes)
+            .map(|copy| copy.length_bytes)
             .max()
             .unwrap_or(0)
             .into();
@@ -138,8 +128,8 @@ impl<'a> Scheduler<'a> {
     }
 
     /// Does all copies. Returns the chunks whose source was not what it should be.
-    fn run(mut self) -> Result<HashSet<ChunkNumber>> {
-        let mut failed = HashSet::new();
+    fn run(mut self) -> Result<Vec<ChunkNumber>> {
+        let mut failed = Vec::new();
         for first in 0..self.copies.len() {
             if self.progress.get(first) == Some(&Progress::Waiting) {
                 self.run_from(first, &mut failed)?;
@@ -149,7 +139,7 @@ impl<'a> Scheduler<'a> {
     }
 
     /// Does one copy after everything that it would overwrite.
-    fn run_from(&mut self, first: usize, failed: &mut HashSet<ChunkNumber>) -> Result<()> {
+    fn run_from(&mut self, first: usize, failed: &mut Vec<ChunkNumber>) -> Result<()> {
         let mut path = vec![(first, self.start(first))];
         while let Some((number, blockers)) = path.last_mut() {
             let (number, blocker) = (*number, blockers.pop());
@@ -187,16 +177,15 @@ impl<'a> Scheduler<'a> {
         let Some(copy) = self.copies.get(number) else {
             return blockers;
         };
-        for Need { place, .. } in copy.needs {
-            let Some(chunk) = self.copier.restore.stored(*place) else {
+        for place in self.copier.places(copy) {
+            let Some((file, chunk)) = self.copier.restore.overwritten(*place) else {
                 continue;
             };
-            let file = LocalFile::Target(place.target);
             let from = (file, chunk.offset.saturating_sub(self.longest_source_bytes));
             let first = self.copies.partition_point(|other| other.begins() < from);
             let others = (first..).zip(self.copies.get(first..).unwrap_or_default());
             let near = others.take_while(|(_, other)| other.begins() < (file, chunk.end()));
-            let overwritten = near.filter(|(_, other)| other.source.end() > chunk.offset);
+            let overwritten = near.filter(|(_, other)| other.end() > chunk.offset);
             let numbers = overwritten.map(|(other, _)| other);
             blockers.extend(numbers.filter(|other| *other != number));
         }
@@ -212,10 +201,10 @@ impl<'a> Scheduler<'a> {
         else {
             return Ok(());
         };
-        let length_bytes = copy.source.length_bytes as usize;
+        let length_bytes = copy.length_bytes as usize;
         let room = HELD_BYTES.saturating_sub(self.held_bytes);
         let content = if length_bytes <= room {
-            self.copier.read(copy)?
+            self.copier.read(copy)
         } else {
             None
         };
@@ -226,7 +215,7 @@ impl<'a> Scheduler<'a> {
         Ok(())
     }
 
-    fn finish(&mut self, number: usize, failed: &mut HashSet<ChunkNumber>) -> Result<()> {
+    fn finish(&mut self, number: usize, failed: &mut Vec<ChunkNumber>) -> Result<()> {
         self.copier.restore.go_on()?;
         self.set(number, Progress::Done);
         let Some(copy) = self.copies.get(number) else {
@@ -238,20 +227,14 @@ impl<'a> Scheduler<'a> {
         }
         let content = match held {
             Some(held) => held,
-            None => self.copier.read(copy)?,
+            None => self.copier.read(copy),
         };
         match content {
-            Some(content) => self.copier.restore.write(copy.needs, &content),
+            Some(content) => self.copier.write(copy, &content),
             None => {
-                failed.extend(copy.chunk());
+                failed.push(copy.chunk);
                 Ok(())
             }
         }
-    }
-}
-
-impl LocalChunk {
-    fn end(&self) -> u64 {
-        self.offset.saturating_add(self.length_bytes.into())
     }
 }

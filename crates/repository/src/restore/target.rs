@@ -21,6 +21,7 @@ use crate::sink::{ZeroChunks, is_zero};
 use crate::store::{FileStamp, RestoreFile, TreePath};
 use crate::tree::FoundFile;
 
+use super::place::Place;
 use super::survey::State;
 
 /// Zeros that are written at once where holes cannot be made.
@@ -39,6 +40,8 @@ pub(super) struct Target {
     pub(super) local: PathBuf,
     pub(super) size_bytes: u64,
     pub(super) chunks: ChunkList,
+    /// Of its first chunk.
+    pub(super) first: Place,
     pub(super) states: Vec<State>,
     /// How the local file was cut, where that is known.
     pub(super) cutter: Option<Cutter>,
@@ -66,13 +69,6 @@ impl Target {
         request: &RestoreFile,
     ) -> Result<Self> {
         let chunks = repository.stored_chunks(found.clone())?;
-        let state = |(chunk, stored): (StoredChunk, BlobLocation)| {
-            let is_zero = stored.is_compressed()
-                && stored.length.saturating_mul(ZEROS_SHRINK) < chunk.length_bytes
-                && zeros.id(chunk.length_bytes as usize) == chunk.id;
-            if is_zero { State::Zero } else { State::Missing }
-        };
-        let states = chunks.placed().map(state).collect();
         let file = open_existing(&request.target)?;
         let stamp = file
             .as_ref()
@@ -83,8 +79,9 @@ impl Target {
             path: found.path.clone(),
             local: request.target.clone(),
             size_bytes: found.node.meta.size,
+            first: Place::default(),
+            states: first_states(&chunks, zeros),
             chunks,
-            states,
             cutter: request.local_chunking.map(Cutter::new).transpose()?,
             known: None,
             existed: file.is_some(),
@@ -96,6 +93,11 @@ impl Target {
             writable: false,
             written_bytes: AtomicU64::new(0),
         })
+    }
+
+    /// As if nothing had been compared.
+    pub(super) fn forget_states(&mut self, zeros: &ZeroChunks) {
+        self.states = first_states(&self.chunks, zeros);
     }
 
     /// Whether the content or length has to change.
@@ -268,6 +270,18 @@ impl Target {
             .and_then(|file| set(&file))
             .map_err(self.error("set the time of", None))
     }
+}
+
+fn first_states(chunks: &ChunkList, zeros: &ZeroChunks) -> Vec<State> {
+    let state = |(chunk, stored): (StoredChunk, BlobLocation)| {
+        let is_zero = stored.is_compressed()
+            && stored.length.saturating_mul(ZEROS_SHRINK) < chunk.length_bytes
+            && zeros.id(chunk.length_bytes as usize) == chunk.id;
+        if is_zero { State::Zero } else { State::Missing }
+    };
+    let mut states: Vec<State> = chunks.placed().map(state).collect();
+    states.shrink_to_fit();
+    states
 }
 
 /// Gives a file another time, durably. When the power fails, what was written to it can be there without
