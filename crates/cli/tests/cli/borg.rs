@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rstest::rstest;
 use vrs_testkit::{SampleMachine, ServerKind, StorageServer};
 
 use crate::environment::{Environment, MIB, Run, settings};
@@ -106,9 +105,23 @@ fn wait_until(mut is_so: impl FnMut() -> bool) {
     }
 }
 
-#[rstest]
-fn a_machine_lives_in_a_borg_repository(#[values(false, true)] is_remote: bool) {
-    let user = User::new(is_remote);
+/// Each verb through sshd is in the tests of vrs-borg.
+#[test]
+fn a_machine_comes_back_from_a_borg_repository_on_a_server() {
+    let user = User::new(true);
+    let mut machine = user.environment.machine("web", 3 * MIB);
+    let disk = machine.guest_bytes(0);
+    user.succeeds(&["init"]);
+    user.succeeds(&["take", &settings(&machine), "--name", "first"]);
+    machine.fill(0, 0, MIB, 99);
+    user.succeeds(&["restore", "web@first", "--yes"]);
+    assert_eq!(machine.guest_bytes(0), disk);
+    assert!(user.succeeds(&["list"]).ends_with("\n1 snapshot\n"));
+}
+
+#[test]
+fn a_machine_lives_in_a_borg_repository() {
+    let user = User::new(false);
     let mut machine = user.environment.machine("web", 3 * MIB);
     let disk = machine.guest_bytes(0);
     let made = user.succeeds(&["init"]);
