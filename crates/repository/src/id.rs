@@ -1,5 +1,6 @@
 //! Identities of repository objects.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 /// What an object in storage is named by: 32 bytes, whatever they mean.
@@ -13,11 +14,18 @@ impl ObjectId for rustic_core::Id {
     }
 }
 
+/// The hexadecimal digits of some bytes.
+fn digits<'a>(bytes: &[u8; 32], text: &'a mut [u8; 64]) -> &'a str {
+    // It is as long as they need.
+    let _ = hex::encode_to_slice(bytes, text);
+    std::str::from_utf8(text).unwrap_or_default()
+}
+
 /// A 32-byte identity, written as 64 hexadecimal digits where people may read it.
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
         pub struct $name([u8; 32]);
 
         impl $name {
@@ -41,10 +49,30 @@ macro_rules! hex_id {
                 &self.0
             }
 
+            /// The first eight bytes as a number, of the same order.
+            pub(crate) const fn prefix(&self) -> u64 {
+                let [a, b, c, d, e, f, g, h, ..] = self.0;
+                u64::from_be_bytes([a, b, c, d, e, f, g, h])
+            }
+
             /// The first eight digits, for people.
             #[must_use]
             pub fn short(&self) -> String {
                 self.to_string().chars().take(8).collect()
+            }
+        }
+
+        // The prefix almost always decides, and comparing it costs next to nothing.
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                let prefixes = self.prefix().cmp(&other.prefix());
+                prefixes.then_with(|| self.0.cmp(&other.0))
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
             }
         }
 
@@ -69,7 +97,7 @@ macro_rules! hex_id {
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 if serializer.is_human_readable() {
-                    hex::serde::serialize(self.0, serializer)
+                    serializer.serialize_str(digits(&self.0, &mut [0; 64]))
                 } else {
                     self.0.serialize(serializer)
                 }
@@ -88,7 +116,7 @@ macro_rules! hex_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str(&hex::encode(self.0))
+                formatter.write_str(digits(&self.0, &mut [0; 64]))
             }
         }
 

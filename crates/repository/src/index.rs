@@ -215,6 +215,52 @@ fn merge(list: &mut Vec<Entry>, mut rest: Vec<Entry>) {
     }
 }
 
+/// So often a place is estimated anew from what lies at the last one.
+const ESTIMATES: usize = 3;
+
+/// How many entries of a sorted list come before an id. Ids are as good as random, so that where one lies
+/// can be estimated; where they are not it takes longer.
+fn first_place(list: &[Entry], id: &ChunkId) -> usize {
+    let mut place = shift(list, 0, id.prefix().into());
+    for _ in 0..ESTIMATES {
+        let Some(entry) = list.get(place) else {
+            break;
+        };
+        let away = i128::from(id.prefix()).saturating_sub(entry.id.prefix().into());
+        place = shift(list, place, away);
+    }
+    let is_before = |place: usize| list.get(place).is_some_and(|entry| entry.id < *id);
+    // Everything before `low` comes before the id, and nothing from `high` on.
+    let mut step: usize = 1;
+    let (low, high) = if is_before(place) {
+        let mut low = place.saturating_add(1);
+        while is_before(low.saturating_add(step)) {
+            low = low.saturating_add(step).saturating_add(1);
+            step = step.saturating_mul(2);
+        }
+        (low, list.len().min(low.saturating_add(step)))
+    } else {
+        let mut high = place;
+        while step <= high && !is_before(high.saturating_sub(step)) {
+            high = high.saturating_sub(step);
+            step = step.saturating_mul(2);
+        }
+        (high.saturating_sub(step), high)
+    };
+    let near = list.get(low..high).unwrap_or_default();
+    low.saturating_add(near.partition_point(|entry| entry.id < *id))
+}
+
+/// The place that lies so much further, of all that prefixes can be.
+fn shift(list: &[Entry], place: usize, prefixes: i128) -> usize {
+    let length = i128::try_from(list.len()).unwrap_or(i128::MAX);
+    let places = prefixes.saturating_mul(length) >> u64::BITS;
+    let sum = i128::try_from(place)
+        .unwrap_or(i128::MAX)
+        .saturating_add(places);
+    usize::try_from(sum.clamp(0, length.saturating_sub(1).max(0))).unwrap_or_default()
+}
+
 /// A pack that the index knows.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct PackEntry {
@@ -297,7 +343,7 @@ impl Index {
         id: &ChunkId,
     ) -> impl Iterator<Item = BlobLocation> + '_ {
         let list = self.list(kind);
-        let start = list.partition_point(|entry| entry.id < *id);
+        let start = first_place(list, id);
         let id = *id;
         let found = list.get(start..).unwrap_or_default().iter();
         found
@@ -316,7 +362,7 @@ impl Index {
 
     /// The number of a chunk.
     pub(crate) fn number(&self, id: &ChunkId) -> Option<ChunkNumber> {
-        let position = self.chunks.partition_point(|entry| entry.id < *id);
+        let position = first_place(&self.chunks, id);
         let found = self.chunks.get(position).filter(|entry| entry.id == *id);
         found.and_then(|_| u32::try_from(position).ok().map(ChunkNumber))
     }
@@ -361,7 +407,7 @@ impl Index {
     /// Where a blob stands among all of its kind: the place of its first copy.
     pub(crate) fn place(&self, kind: BlobType, id: &ChunkId) -> Option<usize> {
         let list = self.list(kind);
-        let place = list.partition_point(|entry| entry.id < *id);
+        let place = first_place(list, id);
         list.get(place)
             .filter(|entry| entry.id == *id)
             .map(|_| place)
@@ -435,6 +481,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn every_place_is_found_also_where_ids_are_not_random(
+            ids in prop::collection::vec(prop_oneof![any::<[u8; 32]>(), any::<u8>().prop_map(|byte| [byte / 64; 32])], 0..300),
+            others in prop::collection::vec(any::<[u8; 32]>(), 20),
+        ) {
+            let mut list: Vec<Entry> = ids.iter().map(|id| {
+                Entry { id: ChunkId::from_bytes(*id), ..entry(0, 0) }
+            }).collect();
+            list.sort_unstable_by_key(Entry::key);
+            let edges = [[0; 32], [255; 32]];
+            for id in ids.iter().chain(&others).chain(&edges) {
+                let id = ChunkId::from_bytes(*id);
+                prop_assert_eq!(first_place(&list, &id), list.partition_point(|entry| entry.id < id));
+            }
+        }
+
         #[test]
         fn a_list_is_sorted_wherever_its_order_ends(
             first in prop::collection::vec(any::<(u8, u8)>(), 0..60),
