@@ -123,16 +123,16 @@ impl LoadedIndex {
         };
         let packs: Vec<PackEntry> = self.index.packs().map(|(_, pack)| pack).collect();
         let marks: Vec<Mark> = self.marks.values().copied().collect();
-        let files = self.files.chunks(PART_OBJECTS).map(|files| Part {
-            files: files.to_vec(),
+        let files = in_parts(&self.files, |files| Part {
+            files,
             ..Part::default()
         });
-        let packs = packs.chunks(PART_OBJECTS).map(|packs| Part {
-            packs: packs.to_vec(),
+        let packs = in_parts(&packs, |packs| Part {
+            packs,
             ..Part::default()
         });
-        let marks = marks.chunks(PART_OBJECTS).map(|marks| Part {
-            marks: marks.to_vec(),
+        let marks = in_parts(&marks, |marks| Part {
+            marks,
             ..Part::default()
         });
         let blobs = self.index.entries().map(|blobs| Part {
@@ -168,4 +168,9 @@ impl LoadedIndex {
         let used = self.index.packs().map(|(_, pack)| pack.id);
         used.chain(self.marks.keys().copied()).collect()
     }
+}
+
+fn in_parts<T: Clone>(all: &[T], part: fn(Vec<T>) -> Part) -> impl Iterator<Item = Part> {
+    all.chunks(PART_OBJECTS)
+        .map(move |some| part(some.to_vec()))
 }
