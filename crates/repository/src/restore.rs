@@ -141,11 +141,7 @@ impl<'a> Restore<'a> {
                 *sum = sum.saturating_add(length_bytes);
             }
         }
-        let fetched = self.needs();
-        let fetched = self.by_chunk(&fetched);
-        stats.fetched_chunks = fetched
-            .filter(|(chunk, _)| survey.sources.is_sought(*chunk))
-            .count() as u64;
+        stats.fetched_chunks = survey.sources.sought_chunks();
         stats
     }
 

@@ -87,6 +87,10 @@ impl Sources {
         self.sought.contains(chunk.place())
     }
 
+    pub(super) fn sought_chunks(&self) -> u64 {
+        self.sought.count_ones(..) as u64
+    }
+
     pub(super) fn is_all_found(&self) -> bool {
         self.sought.is_clear()
     }
