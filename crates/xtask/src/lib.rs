@@ -24,6 +24,7 @@ pub mod tracked;
 mod guest_files;
 mod guest_memory;
 mod measured;
+mod page_cache;
 mod platform;
 mod programs;
 mod storage;

@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use crate::measured::{Measured, median_by};
+use crate::page_cache::settle;
 use crate::programs::{Distance, Place, Program};
 use crate::states::States;
 use crate::storage::share_of_narrow_line;
@@ -136,9 +137,18 @@ impl Step {
             folder: states.machine_folder(),
             settings: &settings,
         };
-        let store = |state, name| states.with(state, || program.store_machine(machine, name));
+        let settle = || settle(&[machine.folder, &program.storage().path()]);
+        let store = |state, name| {
+            states.with(state, || {
+                settle();
+                program.store_machine(machine, name)
+            })
+        };
         let restore = |from, to, name, steps_back| {
-            let run = || program.restore_machine(machine, name, steps_back);
+            let run = || {
+                settle();
+                program.restore_machine(machine, name, steps_back)
+            };
             Some(states.restoring(from, to, run))
         };
         match self {
