@@ -224,6 +224,8 @@ fn a_file_whose_content_is_known_is_read_only_where_something_is_moved() {
     let first = take(repository, &[source("known", &file, GRID)]);
     std::fs::write(&file, &present).unwrap();
     let second = take(repository, &[source("known", &file, GRID)]);
+    // As a command does, which reads the index of now.
+    let repository = &sandbox.open();
     let known = |snapshot| {
         let mut request = request(first.id, &[("known", &file)]);
         request.files[0].known = Some(KnownFile {
