@@ -5,6 +5,8 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
+use crate::files::files_below;
+
 /// Has everything written out that earlier programs wrote, and reads all files below the folders that are
 /// there: nobody waits for the disk, or for the memory that the files take.
 ///
@@ -14,12 +16,9 @@ pub(crate) fn settle(folders: &[&Path]) {
     let flushed = Command::new("sync").status().expect("sync");
     assert!(flushed.success(), "sync");
     for folder in folders.iter().filter(|folder| folder.exists()) {
-        for entry in walkdir::WalkDir::new(folder) {
-            let entry = entry.expect("a folder of the benchmark");
-            if entry.file_type().is_file() {
-                let mut file = File::open(entry.path()).expect("a file of the benchmark");
-                io::copy(&mut file, &mut io::sink()).expect("its content");
-            }
+        for entry in files_below(folder) {
+            let mut file = File::open(entry.path()).expect("a file of the benchmark");
+            io::copy(&mut file, &mut io::sink()).expect("its content");
         }
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use vrs_testkit::SampleMachine;
 
+use crate::files::files_below;
 use crate::measured::{Measured, measure};
 use crate::storage::{Protocol, Storage};
 
@@ -354,15 +355,6 @@ fn collect_snapshots(value: &Value, found: &mut Vec<(String, String)>) {
 }
 
 fn bytes_below(folder: &Path) -> u64 {
-    let entries = fs::read_dir(folder).expect("a folder of the repository");
-    let bytes = entries.map(|entry| {
-        let entry = entry.expect("an entry of the repository");
-        let metadata = entry.metadata().expect("its size");
-        if metadata.is_dir() {
-            bytes_below(&entry.path())
-        } else {
-            metadata.len()
-        }
-    });
-    bytes.sum()
+    let lengths = files_below(folder).map(|file| file.metadata().expect("its size").len());
+    lengths.sum()
 }

@@ -1,0 +1,15 @@
+//! Files of the benchmark.
+
+use std::path::Path;
+
+use walkdir::{DirEntry, WalkDir};
+
+/// All files below a folder that is there.
+///
+/// # Panics
+/// When something in it cannot be looked at.
+pub(crate) fn files_below(folder: &Path) -> impl Iterator<Item = DirEntry> {
+    let entries = WalkDir::new(folder).into_iter();
+    let entries = entries.map(|entry| entry.expect("a folder of the benchmark"));
+    entries.filter(|entry| entry.file_type().is_file())
+}
