@@ -209,7 +209,8 @@ impl<R: Read> Pieces<R> {
         if !self.has_ended {
             let missing = full.saturating_sub(bytes.len()) as u64;
             let read = self.source.by_ref().take(missing).read_to_end(&mut bytes);
-            self.has_ended = (read.inspect_err(|_| self.has_ended = true)? as u64) < missing;
+            self.has_ended = read.as_ref().map_or(true, |read| (*read as u64) < missing);
+            read?;
         }
         let ends = self.content.ends(&bytes, self.has_ended);
         let Some(end) = ends.last() else {

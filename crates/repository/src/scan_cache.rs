@@ -158,17 +158,19 @@ impl<'a> ScanCache<'a> {
         raw: &[u8],
         hash: impl Fn() -> ChunkId,
     ) -> Option<ChunkId> {
-        let seen = self.seen(raw);
+        // Before anything is hashed.
+        self.file.as_ref()?;
         let entry = match self.cutter {
             Cutter::Grid(grid) => {
                 let on_grid = grid.chunks(place.start..u64::MAX).next();
                 on_grid.filter(|chunk| chunk == place)?;
                 let entry = self.entries(grid.number_at(place.start), 1).pop();
-                entry.flatten().filter(|entry| entry.is_of(&seen))
+                let entry = entry.flatten()?;
+                entry.is_of(&self.seen(raw)).then_some(entry)?
             }
-            Cutter::Content(_) => self.of_bytes(index, &seen),
+            Cutter::Content(_) => self.of_bytes(index, &self.seen(raw))?,
         };
-        self.proven(entry?, hash)
+        self.proven(entry, hash)
     }
 
     /// What is known about the bytes with this BLAKE3, if the index has their chunk. It must be the same

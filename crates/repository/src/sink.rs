@@ -101,7 +101,7 @@ impl ChunkRef {
 }
 
 /// In one index file, whatever little room the blobs take.
-const MOST_INDEXED_BLOBS: usize = 8192;
+pub(crate) const MOST_INDEXED_BLOBS: usize = 8192;
 
 impl<'a> Sink<'a> {
     /// Starts with nothing known to be stored; see [`Self::build_on`].

@@ -12,12 +12,10 @@ use super::fate::{Fate, Fates};
 use crate::error::Result;
 use crate::id::{IndexId, PackId};
 use crate::index::{IndexFile, IndexPack};
-use crate::sink::Sink;
+use crate::sink::{MOST_INDEXED_BLOBS, Sink};
 
-/// In one index file.
-const MOST_BLOBS: usize = 16_384;
 /// An index file of fewer blobs is small.
-const SMALL_BLOBS: usize = MOST_BLOBS / 4;
+const SMALL_BLOBS: usize = MOST_INDEXED_BLOBS / 4;
 /// So many small index files are no nuisance.
 const MOST_SMALL: usize = 16;
 
@@ -144,7 +142,7 @@ impl Rewrite<'_> {
         } else {
             self.new.packs.push(pack);
         }
-        if self.new_blobs >= MOST_BLOBS {
+        if self.new_blobs >= MOST_INDEXED_BLOBS {
             self.write()
         } else {
             Ok(())

@@ -52,7 +52,6 @@ impl Restore<'_> {
             local: LocalFile::Target(number),
             path: &target.local,
             file,
-            index: &self.loaded.index,
             cache: None,
         };
         self.search(
@@ -117,7 +116,6 @@ impl Restore<'_> {
                 local,
                 path: &seed.path,
                 file: &seed.file,
-                index: &self.loaded.index,
                 cache: None,
             };
             match self.search(searched, seed.cutter, 0..metadata.len(), survey) {
@@ -159,7 +157,7 @@ impl Restore<'_> {
         };
         let note = |seen: Vec<Seen>| {
             for seen in seen {
-                survey.saw(searched.local, seen.number(searched.index));
+                survey.saw(searched.local, seen.number(&self.loaded.index));
             }
         };
         match cutter {
@@ -216,7 +214,7 @@ impl Restore<'_> {
                 let seen = piece.chunks().map(|raw| {
                     let start = end;
                     end = start.saturating_add(raw.len() as u64);
-                    let id = searched.id_of(&self.zeros, &(start..end), raw);
+                    let id = self.id_of(searched, &(start..end), raw);
                     Seen {
                         range: start..end,
                         id,

@@ -18,7 +18,7 @@ use crate::layout::StoredChunk;
 use crate::parallel;
 use crate::platform;
 use crate::scan_cache::ScanCache;
-use crate::sink::{ZeroChunks, is_zero};
+use crate::sink::is_zero;
 use crate::store::RestoreRequest;
 
 use super::Restore;
@@ -60,18 +60,8 @@ pub(super) struct Searched<'a> {
     pub(super) local: LocalFile,
     pub(super) path: &'a Path,
     pub(super) file: &'a File,
-    pub(super) index: &'a Index,
     /// What it held when it was last stored.
     pub(super) cache: Option<&'a ScanCache<'a>>,
-}
-
-impl Searched<'_> {
-    pub(super) fn id_of(&self, zeros: &ZeroChunks, cut: &Range<u64>, raw: &[u8]) -> ChunkId {
-        let hash = || zeros.id_of(raw);
-        let cache = self.cache.filter(|_| !is_zero(raw));
-        let recognised = cache.and_then(|cache| cache.recognise(self.index, cut, raw, hash));
-        recognised.unwrap_or_else(hash)
-    }
 }
 
 /// A chunk as it lies on this host.
@@ -188,7 +178,6 @@ impl Restore<'_> {
             local: LocalFile::Target(number),
             path: &target.local,
             file,
-            index: &self.loaded.index,
             cache,
         };
         let mut rest = states.iter_mut().zip(target.chunks.iter());
@@ -226,6 +215,15 @@ impl Restore<'_> {
         }
     }
 
+    /// The id of some bytes of a file.
+    pub(super) fn id_of(&self, searched: Searched<'_>, cut: &Range<u64>, raw: &[u8]) -> ChunkId {
+        let hash = || self.zeros.id_of(raw);
+        let cache = searched.cache.filter(|_| !is_zero(raw));
+        let index = &self.loaded.index;
+        let recognised = cache.and_then(|cache| cache.recognise(index, cut, raw, hash));
+        recognised.unwrap_or_else(hash)
+    }
+
     /// Reads a range and hashes its chunks. `cuts` cover the range in order, and may go on behind it.
     pub(super) fn look(
         &self,
@@ -249,7 +247,7 @@ impl Restore<'_> {
                 break;
             };
             seen.push(Seen {
-                id: searched.id_of(&self.zeros, &cut, raw),
+                id: self.id_of(searched, &cut, raw),
                 range: cut,
             });
             rest = after;
