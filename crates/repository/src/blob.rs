@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rustic_core::repofile::BlobType;
 use zstd::zstd_safe::CParameter;
 
+use crate::aligned::AlignedBuffer;
 use crate::crypto::{Digester, MasterKey, hash};
 use crate::decompression::{decompress_through, decompress_to};
 use crate::error::{Error, Result};
@@ -125,31 +126,37 @@ pub(crate) fn unseal(
 /// its memory.
 pub(crate) struct Unsealer<'a> {
     key: &'a MasterKey,
-    raw: Vec<u8>,
+    raw: AlignedBuffer,
 }
 
 impl<'a> Unsealer<'a> {
     pub(crate) const fn new(key: &'a MasterKey) -> Self {
-        let raw = Vec::new();
+        let raw = AlignedBuffer::new();
         Self { key, raw }
     }
 
-    /// The content of a blob, until the next one is unsealed. The sealed bytes are of no use afterwards.
-    pub(crate) fn unseal<'b>(
-        &'b mut self,
+    /// The content of a blob, aligned, until the next one is unsealed. The sealed bytes are of no use
+    /// afterwards.
+    pub(crate) fn unseal(
+        &mut self,
         id: &ChunkId,
         location: &BlobLocation,
-        sealed: &'b mut [u8],
-    ) -> std::result::Result<&'b [u8], Flaw> {
+        sealed: &mut [u8],
+    ) -> std::result::Result<&[u8], Flaw> {
         let plain = self.key.open_in_place(sealed).ok_or(UNSEALABLE)?;
-        let raw = if location.is_compressed() {
-            self.raw.clear();
-            self.raw.reserve(claimed_length(location)?);
-            decompress_to(plain, &mut self.raw).map_err(|_| UNREADABLE)?;
-            self.raw.as_slice()
+        let room_bytes = if location.is_compressed() {
+            claimed_length(location)?
         } else {
-            plain
+            plain.len()
         };
+        let room = self.raw.room(room_bytes);
+        let length_bytes = if location.is_compressed() {
+            decompress_to(plain, room).map_err(|_| UNREADABLE)?
+        } else {
+            room.copy_from_slice(plain);
+            room_bytes
+        };
+        let raw = room.get(..length_bytes).unwrap_or_default();
         verify(id, location, raw.len() as u64, hash(raw))?;
         Ok(raw)
     }

@@ -7,7 +7,7 @@
 use std::io::Read;
 use std::ops::Range;
 
-use fastcdc::v2020::{Chunk, FastCDC, Normalization};
+use fastcdc::v2020::{FastCDC, Normalization};
 
 use crate::error::{Error, Result};
 use crate::store::Chunking;
@@ -136,17 +136,57 @@ impl Grid {
 /// Some content-defined chunks, in the buffer that they were read into.
 pub(crate) struct Piece {
     bytes: Vec<u8>,
-    ends: Vec<usize>,
+    cuts: Vec<Cut>,
+}
+
+/// The end of a chunk, and what [`Recall`] made of its bytes.
+struct Cut {
+    end: usize,
+    seen: Option<SeenHash>,
+}
+
+/// A keyed BLAKE3 of a chunk's bytes.
+pub(crate) type SeenHash = [u8; 32];
+
+/// Chunks of another stream that was cut in the same way, and which of them followed which.
+pub(crate) trait Recall {
+    /// Looks for a chunk among them. The hash of its bytes, if that was needed for it.
+    fn look(&mut self, raw: &[u8]) -> Option<SeenHash>;
+
+    /// If the bytes begin with the chunk that followed the one which was found last: its length and hash. That one
+    /// is found, then; otherwise none is.
+    fn follow(&mut self, bytes: &[u8]) -> Option<(usize, SeenHash)>;
+}
+
+/// Nothing to recall.
+impl Recall for () {
+    fn look(&mut self, _raw: &[u8]) -> Option<SeenHash> {
+        None
+    }
+
+    fn follow(&mut self, _bytes: &[u8]) -> Option<(usize, SeenHash)> {
+        None
+    }
+}
+
+impl<R: Recall> Recall for Option<R> {
+    fn look(&mut self, raw: &[u8]) -> Option<SeenHash> {
+        self.as_mut()?.look(raw)
+    }
+
+    fn follow(&mut self, bytes: &[u8]) -> Option<(usize, SeenHash)> {
+        self.as_mut()?.follow(bytes)
+    }
 }
 
 impl Piece {
-    /// The chunks in order.
-    pub(crate) fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+    /// The chunks in order, with the hashes of those that have one.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = (&[u8], Option<SeenHash>)> {
         let mut start = 0;
-        self.ends.iter().map(move |end| {
-            let chunk = self.bytes.get(start..*end).unwrap_or_default();
-            start = *end;
-            chunk
+        self.cuts.iter().map(move |cut| {
+            let chunk = self.bytes.get(start..cut.end).unwrap_or_default();
+            start = cut.end;
+            (chunk, cut.seen)
         })
     }
 
@@ -157,9 +197,10 @@ impl Piece {
 }
 
 /// What is left of a stream that is being cut.
-struct Pieces<R> {
+struct Pieces<S, R> {
     content: Content,
-    source: R,
+    source: S,
+    recall: R,
     /// Read, and not known to be a whole chunk.
     rest: Vec<u8>,
     has_ended: bool,
@@ -170,11 +211,17 @@ impl Content {
         self.average_bytes
     }
 
-    /// Reads chunks from a stream, about a megabyte of them at a time. Memory: one piece.
-    pub(crate) fn pieces(self, source: impl Read) -> impl Iterator<Item = std::io::Result<Piece>> {
+    /// Reads chunks from a stream, about a megabyte of them at a time. Memory: one piece. Where they end does not
+    /// depend on what is recalled.
+    pub(crate) fn pieces(
+        self,
+        source: impl Read,
+        recall: impl Recall,
+    ) -> impl Iterator<Item = std::io::Result<Piece>> {
         let mut pieces = Pieces {
             content: self,
             source,
+            recall,
             rest: Vec::new(),
             has_ended: false,
         };
@@ -185,23 +232,50 @@ impl Content {
         (self.average_bytes as usize) << 2
     }
 
-    /// Where the chunks of some bytes end that begin with one. The last one of them may go on behind the
-    /// bytes, unless nothing does.
-    fn ends(self, bytes: &[u8], is_end: bool) -> Vec<usize> {
+    /// Finds where chunks end that begin with the bytes.
+    fn cutter(self, bytes: &[u8]) -> FastCDC<'_> {
         let average = self.average_bytes as usize;
-        let (smallest, largest) = (average >> 2, self.largest_bytes());
         // The defaults of the library are named here, because they decide where chunks end.
         let level = Normalization::Level1;
-        let cutter = FastCDC::with_level_and_seed(bytes, smallest, average, largest, level, 0);
-        let is_whole =
-            |chunk: &Chunk| is_end || bytes.len().saturating_sub(chunk.offset) >= largest;
-        let chunks = cutter.take_while(is_whole);
-        let ends = chunks.map(|chunk| chunk.offset.saturating_add(chunk.length));
-        ends.collect()
+        FastCDC::with_level_and_seed(bytes, average >> 2, average, self.largest_bytes(), level, 0)
+    }
+
+    /// Where the chunks of some bytes end that begin with one. The last one of them may go on behind the
+    /// bytes, unless nothing does.
+    ///
+    /// Looking for an end takes longer than hashing with BLAKE3, so what is recalled goes first. The byte behind a
+    /// chunk decides about its end, too: a chunk that was followed is one for certain if the next one is
+    /// followed as well, and is cut in the usual way otherwise.
+    fn cuts(self, bytes: &[u8], is_end: bool, recall: &mut impl Recall) -> Vec<Cut> {
+        let cutter = self.cutter(bytes);
+        let mut cuts = Vec::new();
+        let mut start = 0;
+        let mut followed: Option<Cut> = None;
+        loop {
+            let from = followed.as_ref().map_or(start, |cut| cut.end);
+            let next = recall.follow(bytes.get(from..).unwrap_or_default());
+            if let Some((length, seen)) = next {
+                let (end, seen) = (from.saturating_add(length), Some(seen));
+                start = from;
+                cuts.extend(followed.replace(Cut { end, seen }));
+                continue;
+            }
+            let left = bytes.len().saturating_sub(start);
+            if left == 0 || (!is_end && left < self.largest_bytes()) {
+                return cuts;
+            }
+            let (_, end) = cutter.cut(start, left);
+            let cut = followed.take().filter(|cut| cut.end == end);
+            cuts.push(cut.unwrap_or_else(|| Cut {
+                end,
+                seen: recall.look(bytes.get(start..end).unwrap_or_default()),
+            }));
+            start = end;
+        }
     }
 }
 
-impl<R: Read> Pieces<R> {
+impl<S: Read, R: Recall> Pieces<S, R> {
     fn next(&mut self) -> std::io::Result<Option<Piece>> {
         let full = PIECE_BYTES.saturating_add(self.content.largest_bytes());
         let mut bytes = Vec::with_capacity(full);
@@ -212,12 +286,13 @@ impl<R: Read> Pieces<R> {
             self.has_ended = read.as_ref().map_or(true, |read| (*read as u64) < missing);
             read?;
         }
-        let ends = self.content.ends(&bytes, self.has_ended);
-        let Some(end) = ends.last() else {
+        let (content, has_ended) = (self.content, self.has_ended);
+        let cuts = content.cuts(&bytes, has_ended, &mut self.recall);
+        let Some(last) = cuts.last() else {
             return Ok(None);
         };
-        self.rest = bytes.split_off(*end);
-        Ok(Some(Piece { bytes, ends }))
+        self.rest = bytes.split_off(last.end);
+        Ok(Some(Piece { bytes, cuts }))
     }
 }
 
@@ -305,8 +380,15 @@ mod tests {
 
     /// The lengths of all chunks, whose bytes are the whole.
     fn lengths(content: Content, bytes: &[u8]) -> Vec<usize> {
-        let pieces: Vec<Piece> = content.pieces(bytes).map(|piece| piece.unwrap()).collect();
-        let all = || pieces.iter().flat_map(Piece::chunks);
+        lengths_with(content, bytes, ())
+    }
+
+    fn lengths_with(content: Content, bytes: &[u8], recall: impl Recall) -> Vec<usize> {
+        let pieces: Vec<Piece> = content
+            .pieces(bytes, recall)
+            .map(|piece| piece.unwrap())
+            .collect();
+        let all = || pieces.iter().flat_map(Piece::chunks).map(|(raw, _)| raw);
         assert!(all().flatten().eq(bytes));
         all().map(<[u8]>::len).collect()
     }
@@ -342,6 +424,80 @@ mod tests {
         }
     }
 
+    /// All chunks of a stream, without hashing them.
+    struct Earlier<'a> {
+        chunks: Vec<&'a [u8]>,
+        found: Option<usize>,
+        followed: usize,
+    }
+
+    impl<'a> Earlier<'a> {
+        fn new(content: Content, bytes: &'a [u8]) -> Self {
+            let mut rest = bytes;
+            let chunks = lengths(content, bytes).into_iter().map(|length| {
+                let (chunk, after) = rest.split_at(length);
+                rest = after;
+                chunk
+            });
+            Self {
+                chunks: chunks.collect(),
+                found: None,
+                followed: 0,
+            }
+        }
+    }
+
+    impl Recall for &mut Earlier<'_> {
+        fn look(&mut self, raw: &[u8]) -> Option<SeenHash> {
+            self.found = self.chunks.iter().position(|chunk| *chunk == raw);
+            Some([0; 32])
+        }
+
+        fn follow(&mut self, bytes: &[u8]) -> Option<(usize, SeenHash)> {
+            let next = self.found.take()?.wrapping_add(1);
+            let chunk = self.chunks.get(next)?;
+            bytes.starts_with(chunk).then(|| {
+                self.found = Some(next);
+                self.followed = self.followed.wrapping_add(1);
+                (chunk.len(), [0; 32])
+            })
+        }
+    }
+
+    #[test]
+    fn chunks_end_where_they_do_whatever_is_recalled() {
+        let content = Content {
+            average_bytes: 4096,
+        };
+        let earlier = noise(2 * PIECE_BYTES + 999);
+        let ends = lengths(content, &earlier)
+            .into_iter()
+            .scan(0, |end, length| {
+                *end += length;
+                Some(*end)
+            });
+        let ends: Vec<usize> = ends.collect();
+        let mut changed = vec![earlier.clone(), earlier[1..].to_vec()];
+        // The byte behind a chunk decides about its end, and the last chunk may go on.
+        for end in ends.iter().take(40) {
+            let mut other = earlier.clone();
+            other[*end] ^= 0x55;
+            changed.push(other);
+        }
+        for at in [0, 1, ends[3], ends[70] - 1, ends[200] + 1, earlier.len()] {
+            let (before, after) = earlier.split_at(at);
+            changed.push([before, b"more", after].concat());
+            changed.push([before, &after[after.len() / 2..]].concat());
+            changed.push([before, before, after, before].concat());
+        }
+        for bytes in changed {
+            let mut recall = Earlier::new(content, &earlier);
+            let lengths = lengths_with(content, &bytes, &mut recall);
+            assert!(recall.followed > lengths.len() / 4);
+            assert_eq!(lengths, self::lengths(content, &bytes));
+        }
+    }
+
     #[test]
     fn a_stream_that_fails_ends_after_its_failure() {
         struct Failing;
@@ -354,7 +510,7 @@ mod tests {
             average_bytes: 16 << 10,
         };
         let start = noise(2 * PIECE_BYTES);
-        let outcomes = content.pieces(start.as_slice().chain(Failing));
+        let outcomes = content.pieces(start.as_slice().chain(Failing), ());
         let outcomes: Vec<bool> = outcomes.map(|piece| piece.is_ok()).collect();
         assert_eq!(outcomes, [true, false]);
     }

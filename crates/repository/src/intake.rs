@@ -14,7 +14,7 @@ use vrs_progress::Counter;
 
 use crate::blob::Sealer;
 use crate::block_list::BlockList;
-use crate::chunking::{Content, Cutter, Grid, Piece, READ_BYTES};
+use crate::chunking::{Content, Cutter, Grid, Piece, READ_BYTES, SeenHash};
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use crate::index::ChunkNumber;
@@ -133,7 +133,9 @@ impl Intake<'_> {
             ..RangeReader::new(self.file, range)
         };
         let failed = move |error| Error::local(self.path, "read", Some(start), error);
-        let pieces = content.pieces(source);
+        let index = &self.sink.base().index;
+        let recall = self.cache.and_then(|cache| cache.recall(index));
+        let pieces = content.pieces(source, recall);
         pieces.map(move |piece| piece.map(Job::Chunks).map_err(failed))
     }
 
@@ -202,7 +204,8 @@ impl Worker<'_> {
             }
             Job::Range(range) => self.range(range).map(Taken::Read),
             Job::Chunks(piece) => {
-                let read = piece.chunks().map(|chunk| self.content_chunk(chunk));
+                let chunks = piece.chunks();
+                let read = chunks.map(|(chunk, seen)| self.content_chunk(chunk, seen));
                 read.collect::<Result<_>>().map(Taken::Read)
             }
         }
@@ -243,27 +246,32 @@ impl Worker<'_> {
         raw: &[u8],
         entry: Option<Entry>,
     ) -> Result<(ChunkRef, Option<Entry>)> {
-        self.chunk(raw, |_, seen| entry.filter(|entry| entry.is_of(seen)))
+        self.chunk(raw, None, |_, seen| entry.filter(|entry| entry.is_of(seen)))
     }
 
     /// A chunk that may have lain anywhere the last time.
-    fn content_chunk(&mut self, raw: &[u8]) -> Result<(ChunkRef, Option<Entry>)> {
+    fn content_chunk(
+        &mut self,
+        raw: &[u8],
+        seen: Option<SeenHash>,
+    ) -> Result<(ChunkRef, Option<Entry>)> {
         let index = &self.intake.sink.base().index;
-        self.chunk(raw, |cache, seen| cache.of_bytes(index, seen))
+        self.chunk(raw, seen, |cache, seen| cache.of_bytes(index, seen))
     }
 
     /// `find` looks in the scan cache for what is known of the bytes with a BLAKE3.
     fn chunk(
         &mut self,
         raw: &[u8],
-        find: impl FnOnce(&ScanCache<'_>, &[u8; 32]) -> Option<Entry>,
+        seen: Option<SeenHash>,
+        find: impl FnOnce(&ScanCache<'_>, &SeenHash) -> Option<Entry>,
     ) -> Result<(ChunkRef, Option<Entry>)> {
         let cache = self.intake.cache.filter(|_| !is_zero(raw));
         let Some(cache) = cache else {
             let id = self.intake.zeros.id_of(raw);
             return Ok((self.identified(raw, id)?, None));
         };
-        let seen = cache.seen(raw);
+        let seen = seen.unwrap_or_else(|| cache.seen(raw));
         let known = find(cache, &seen);
         let proven = known.and_then(|entry| cache.proven(entry, || self.intake.zeros.id_of(raw)));
         let stored = proven.map_or(Ok(None), |id| self.intake.sink.known(&id))?;

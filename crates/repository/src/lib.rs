@@ -13,6 +13,7 @@
 
 mod access;
 mod adopt;
+mod aligned;
 mod backend;
 mod blob;
 mod block_list;

@@ -287,6 +287,33 @@ mod parent {
 pub(crate) use parent::end_with_starter;
 
 #[cfg(target_os = "linux")]
+mod direct {
+    use super::{File, OpenOptions, Path, io};
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    /// Opens a file for writes that go past the page cache, never through a symbolic link.
+    pub(crate) fn open_direct(path: &Path) -> io::Result<File> {
+        let flags =
+            rustix::fs::OFlags::DIRECT | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
+        let flags = flags.bits().cast_signed();
+        OpenOptions::new()
+            .write(true)
+            .custom_flags(flags)
+            .open(path)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod direct {
+    use super::{File, Path, io};
+
+    /// Not done here.
+    pub(crate) fn open_direct(_path: &Path) -> io::Result<File> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[cfg(target_os = "linux")]
 mod holes {
     use super::{File, io};
     use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
@@ -329,6 +356,7 @@ mod holes {
     }
 }
 
+pub(crate) use direct::open_direct;
 use holes::is_hole;
 pub use holes::punch_hole;
 pub use system::{hostname, is_running, keep_from_terminal, set_mode};

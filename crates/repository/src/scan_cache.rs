@@ -26,12 +26,12 @@ use secrecy::zeroize::Zeroize;
 use tempfile::NamedTempFile;
 use vrs_progress::Progress;
 
-use crate::chunking::{Cutter, READ_BYTES};
+use crate::chunking::{Cutter, READ_BYTES, SeenHash};
 use crate::id::ChunkId;
 use crate::index::Index;
 use crate::platform;
 use crate::repository::ResticRepository;
-use crate::seen_chunks::SeenChunks;
+use crate::seen_chunks::{Recalled, SeenChunks};
 
 /// A smaller file is hashed before its cache is read.
 const SMALLEST_FILE_BYTES: u64 = 4 * READ_BYTES;
@@ -57,7 +57,7 @@ impl ScanKey {
         Self(blake3::derive_key("vrs 2026 scan cache", master))
     }
 
-    fn hash(&self, bytes: &[u8]) -> [u8; 32] {
+    pub(crate) fn hash(&self, bytes: &[u8]) -> SeenHash {
         blake3::keyed_hash(&self.0, bytes).into()
     }
 
@@ -78,13 +78,13 @@ impl Drop for ScanKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// Keyed BLAKE3.
-    pub(crate) seen: [u8; 32],
+    pub(crate) seen: SeenHash,
     pub(crate) chunk: ChunkId,
 }
 
 impl Entry {
     /// Whether these are the bytes that were stored under this id.
-    pub(crate) fn is_of(&self, seen: &[u8; 32]) -> bool {
+    pub(crate) fn is_of(&self, seen: &SeenHash) -> bool {
         self.seen == *seen
     }
 
@@ -156,41 +156,56 @@ impl<'a> ScanCache<'a> {
         index: &Index,
         place: &Range<u64>,
         raw: &[u8],
+        seen: Option<SeenHash>,
         hash: impl Fn() -> ChunkId,
     ) -> Option<ChunkId> {
         // Before anything is hashed.
         self.file.as_ref()?;
+        let seen = || seen.unwrap_or_else(|| self.seen(raw));
         let entry = match self.cutter {
             Cutter::Grid(grid) => {
                 let on_grid = grid.chunks(place.start..u64::MAX).next();
                 on_grid.filter(|chunk| chunk == place)?;
                 let entry = self.entries(grid.number_at(place.start), 1).pop();
                 let entry = entry.flatten()?;
-                entry.is_of(&self.seen(raw)).then_some(entry)?
+                entry.is_of(&seen()).then_some(entry)?
             }
-            Cutter::Content(_) => self.of_bytes(index, &self.seen(raw))?,
+            Cutter::Content(_) => self.of_bytes(index, &seen())?,
         };
         self.proven(entry, hash)
     }
 
     /// What is known about the bytes with this BLAKE3, if the index has their chunk. It must be the same
     /// index each time.
-    pub(crate) fn of_bytes(&self, index: &Index, seen: &[u8; 32]) -> Option<Entry> {
-        let all = self.by_bytes.get_or_init(|| self.all(index));
-        let (chunk, _) = index.chunk(all.get(seen)?)?;
+    pub(crate) fn of_bytes(&self, index: &Index, seen: &SeenHash) -> Option<Entry> {
+        let (chunk, _) = index.chunk(self.by_bytes(index).get(seen)?)?;
         let seen = *seen;
         Some(Entry { seen, chunk })
+    }
+
+    /// For cutting what replaced the file. None when nothing is known.
+    pub(crate) fn recall<'b>(&'b self, index: &'b Index) -> Option<Recalled<'b>> {
+        let chunks = self.by_bytes(index);
+        let recalled = Recalled {
+            chunks,
+            index,
+            key: self.key,
+            found: None,
+        };
+        (!chunks.is_empty()).then_some(recalled)
+    }
+
+    fn by_bytes(&self, index: &Index) -> &SeenChunks {
+        self.by_bytes.get_or_init(|| self.all(index))
     }
 
     fn all(&self, index: &Index) -> SeenChunks {
         let mut seen = SeenChunks::default();
         let length = self.file.as_ref().and_then(|file| file.metadata().ok());
         let bytes = length.map_or(0, |metadata| metadata.len());
-        for block in (0..bytes.div_ceil(BLOCK_BYTES as u64)).map_while(|number| self.block(number))
-        {
-            for entry in block.into_iter().flatten() {
-                seen.add(index, &entry);
-            }
+        let blocks = 0..bytes.div_ceil(BLOCK_BYTES as u64);
+        for entry in blocks.map_while(|number| self.block(number)).flatten() {
+            seen.add(index, entry.as_ref());
         }
         seen
     }
@@ -206,7 +221,7 @@ impl<'a> ScanCache<'a> {
     }
 
     /// The BLAKE3 by which an entry knows some bytes.
-    pub(crate) fn seen(&self, raw: &[u8]) -> [u8; 32] {
+    pub(crate) fn seen(&self, raw: &[u8]) -> SeenHash {
         self.key.hash(raw)
     }
 

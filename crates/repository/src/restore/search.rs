@@ -196,7 +196,10 @@ impl Restore<'_> {
     ) -> Result<()> {
         let mut offset = range.start;
         let source = RangeReader::new(searched.file, range);
-        let jobs = content.pieces(source).map(|piece| {
+        let recall = searched
+            .cache
+            .and_then(|cache| cache.recall(&self.loaded.index));
+        let jobs = content.pieces(source, recall).map(|piece| {
             let at = offset;
             let piece =
                 piece.map_err(|error| Error::local(searched.path, "read", Some(at), error))?;
@@ -211,10 +214,10 @@ impl Restore<'_> {
                 self.go_on()?;
                 self.progress.add(Counter::Scanned, piece.len() as u64);
                 let mut end = offset;
-                let seen = piece.chunks().map(|raw| {
+                let seen = piece.chunks().map(|(raw, seen)| {
                     let start = end;
                     end = start.saturating_add(raw.len() as u64);
-                    let id = self.id_of(searched, &(start..end), raw);
+                    let id = self.id_of(searched, &(start..end), raw, seen);
                     Seen {
                         range: start..end,
                         id,

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use vrs_progress::{Counter, Phase};
 
-use crate::chunking::READ_BYTES;
+use crate::chunking::{READ_BYTES, SeenHash};
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use crate::index::{ChunkNumber, Index};
@@ -215,12 +215,18 @@ impl Restore<'_> {
         }
     }
 
-    /// The id of some bytes of a file.
-    pub(super) fn id_of(&self, searched: Searched<'_>, cut: &Range<u64>, raw: &[u8]) -> ChunkId {
+    /// The id of some bytes of a file, of which the BLAKE3 may be known.
+    pub(super) fn id_of(
+        &self,
+        searched: Searched<'_>,
+        cut: &Range<u64>,
+        raw: &[u8],
+        seen: Option<SeenHash>,
+    ) -> ChunkId {
         let hash = || self.zeros.id_of(raw);
         let cache = searched.cache.filter(|_| !is_zero(raw));
         let index = &self.loaded.index;
-        let recognised = cache.and_then(|cache| cache.recognise(index, cut, raw, hash));
+        let recognised = cache.and_then(|cache| cache.recognise(index, cut, raw, seen, hash));
         recognised.unwrap_or_else(hash)
     }
 
@@ -247,7 +253,7 @@ impl Restore<'_> {
                 break;
             };
             seen.push(Seen {
-                id: self.id_of(searched, &cut, raw),
+                id: self.id_of(searched, &cut, raw, None),
                 range: cut,
             });
             rest = after;

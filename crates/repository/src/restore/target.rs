@@ -21,6 +21,7 @@ use crate::sink::{ZeroChunks, is_zero};
 use crate::store::{FileStamp, RestoreFile, TreePath};
 use crate::tree::FoundFile;
 
+use super::direct::DirectFile;
 use super::place::Place;
 use super::survey::State;
 
@@ -49,6 +50,7 @@ pub(super) struct Target {
     pub(super) known: Option<ChunkList>,
     /// What is there: read-only until the first write is due.
     pub(super) file: Option<File>,
+    direct: Option<DirectFile>,
     /// Of the file that was opened.
     pub(super) stamp: Option<FileStamp>,
     /// Length before the restore.
@@ -88,6 +90,7 @@ impl Target {
             local_bytes: stamp.map_or(0, |stamp| stamp.size_bytes),
             stamp,
             file,
+            direct: None,
             modified: found.node.meta.mtime.map(SystemTime::from),
             mode: found.node.meta.mode,
             writable: false,
@@ -136,6 +139,7 @@ impl Target {
             progress.step("renew stamp of target");
             renew_stamp(&file).map_err(self.error("set the time of", None))?;
         }
+        self.direct = DirectFile::beside(&file, &self.local);
         self.file = Some(file);
         self.writable = true;
         Ok(())
@@ -159,8 +163,15 @@ impl Target {
             return self.clear(file, chunk.range(), progress);
         }
         progress.step("write target");
-        platform::write_all_at(file, content, chunk.offset)
-            .map_err(self.error("write", Some(chunk.offset)))?;
+        let failed = |error| self.error("write", Some(chunk.offset))(error);
+        let direct = self.direct.as_ref();
+        if direct
+            .map_or(Ok(false), |direct| direct.write(content, chunk.offset))
+            .map_err(failed)?
+        {
+            return Ok(());
+        }
+        platform::write_all_at(file, content, chunk.offset).map_err(failed)?;
         self.flush_early(file, content.len() as u64)
     }
 
