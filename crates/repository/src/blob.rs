@@ -8,9 +8,9 @@ use bytes::Bytes;
 use rustic_core::repofile::BlobType;
 use zstd::zstd_safe::CParameter;
 
-use crate::aligned::AlignedBuffer;
 use crate::crypto::{Digester, MasterKey, hash};
 use crate::decompression::{decompress_through, decompress_to};
+use crate::direct::AlignedBuffer;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
 use crate::index::{BlobLocation, PackNumber};

@@ -13,7 +13,6 @@
 
 mod access;
 mod adopt;
-mod aligned;
 mod backend;
 mod blob;
 mod block_list;
@@ -22,6 +21,7 @@ mod chunking;
 mod copy;
 mod crypto;
 mod decompression;
+mod direct;
 pub mod error;
 mod gathered;
 pub mod id;

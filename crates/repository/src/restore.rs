@@ -10,7 +10,6 @@
 //! the caller says what it holds ([`KnownFile`](crate::store::KnownFile)) is looked at where it need not
 //! change.
 
-mod direct;
 mod fetch;
 mod known;
 mod moves;

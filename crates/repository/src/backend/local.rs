@@ -16,6 +16,7 @@ use super::limit::Limits;
 use super::storage::{
     Ground, Kind, Listed, NO_ID, Object, Outcome, Part, Storage, TEMPORARY, listed,
 };
+use crate::direct::DirectStream;
 use crate::platform;
 
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -42,19 +43,23 @@ impl Local {
     /// Writes without flushing the folder.
     fn persist(&self, path: &Path, parent: &Path, content: &[Bytes]) -> io::Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let mut file = tempfile::Builder::new()
+        let file = tempfile::Builder::new()
             .prefix(&format!("{name}{TEMPORARY}"))
             .permissions_if_unix()
             .tempfile_in(parent)?;
+        let (file, temporary) = file.into_parts();
+        let mut stream = DirectStream::new(&file, &temporary);
         for piece in content
             .iter()
             .flat_map(|part| part.chunks(self.limits.upload.piece_bytes()))
         {
             self.limits.upload.wait(piece.len());
-            file.write_all(piece)?;
+            stream.write_all(piece)?;
         }
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
+        stream.flush()?;
+        drop(stream);
+        file.sync_all()?;
+        temporary.persist(path).map_err(|error| error.error)?;
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use vrs_progress::Progress;
 
 use crate::chunking::Cutter;
+use crate::direct::DirectFile;
 use crate::error::{Error, Result};
 use crate::index::BlobLocation;
 use crate::ingest::require_regular;
@@ -21,7 +22,6 @@ use crate::sink::{ZeroChunks, is_zero};
 use crate::store::{FileStamp, RestoreFile, TreePath};
 use crate::tree::FoundFile;
 
-use super::direct::DirectFile;
 use super::place::Place;
 use super::survey::State;
 
