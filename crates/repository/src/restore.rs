@@ -36,6 +36,9 @@ use place::Place;
 use survey::{State, Survey};
 use target::Target;
 
+/// Storage, far away or here, needs more requests under way than there are processors.
+const LEAST_THREADS: usize = 4;
+
 /// What all parts of a restore use.
 struct Restore<'a> {
     repository: &'a ResticRepository,
@@ -112,6 +115,10 @@ impl<'a> Restore<'a> {
             zeros,
             targets,
         })
+    }
+
+    fn waiting_threads(&self) -> usize {
+        self.repository.waiting_threads().max(LEAST_THREADS)
     }
 
     fn go_on(&self) -> Result<()> {

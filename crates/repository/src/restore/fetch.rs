@@ -19,9 +19,6 @@ use super::place::Place;
 const STRETCH_BYTES: u32 = 4 << 20;
 /// Bytes that nobody wants, read along to save a request.
 const GAP_BYTES: u32 = 64 << 10;
-/// Storage far away needs more requests under way than there are processors.
-const LEAST_THREADS: usize = 4;
-
 /// Chunks of one pack that are read at once.
 struct Stretch<'a> {
     pack: PackNumber,
@@ -46,7 +43,7 @@ pub(super) fn fetch(restore: &Restore<'_>, mut needs: Vec<Place>) -> Result<()> 
     });
     let failure: Mutex<Option<Failure>> = Mutex::new(None);
     parallel::each(
-        restore.repository.waiting_threads().max(LEAST_THREADS),
+        restore.waiting_threads(),
         stretches(restore, &needs).map(Ok),
         || Ok(Unsealer::new(&restore.repository.key)),
         |unsealer, stretch| {

@@ -36,11 +36,10 @@ pub(super) fn carry_out(
     let moving = std::mem::take(&mut sources.moving);
     let mut failed = Scheduler::new(&copier, moving).run()?;
     let staying = std::mem::take(&mut sources.staying);
-    parallel::each(
-        restore.repository.threads(),
-        staying.iter().map(Ok),
-        || Ok(()),
-        |(), source| {
+    parallel::each_short(
+        restore.waiting_threads(),
+        staying.iter(),
+        |source| {
             restore.go_on()?;
             match copier.read(source) {
                 Some(content) => copier.write(source, &content).map(|()| None),
