@@ -24,6 +24,7 @@ pub mod tracked;
 mod files;
 mod guest_files;
 mod guest_memory;
+mod host_files;
 mod measured;
 mod page_cache;
 mod platform;

@@ -1,13 +1,16 @@
 //! States of one machine: a disk with an ext4 that is in use, and a saved state.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use vrs_testkit::{SampleDisk, SampleMachine, write_raw_to_image};
 
 use crate::guest_files::GuestFiles;
-use crate::guest_memory;
+use crate::guest_memory::GuestMemory;
+
+const MARK: &[u8] = b"\x7fVirtualBox SavedState V2.0\n\0\0\0\0";
 
 /// How large a machine is.
 #[derive(Debug, Clone, Copy)]
@@ -33,18 +36,20 @@ impl States {
     #[must_use]
     pub fn make(folder: &Path, size: Size) -> Self {
         let mut guest = GuestFiles::new(folder, size.disk_mebibytes);
+        let mut memory = GuestMemory::new(size.memory_mebibytes);
         let mut machine = SampleMachine::builder(&folder.join("now"), "bench")
             .disk(SampleDisk::dynamic(size.disk_mebibytes << 20))
             .nvram(540_000)
             .build();
-        let keep = |machine: &mut SampleMachine, guest: &GuestFiles, number| {
+        let keep = |machine: &mut SampleMachine, guest: &GuestFiles, memory: &GuestMemory, name| {
             write_raw_to_image(&machine.chain(0)[0], guest.raw());
-            machine.save_state(&guest_memory::stream(size.memory_mebibytes, number));
-            copy(machine.folder(), &folder.join(format!("state {number}")));
+            save_state(machine, memory);
+            copy(machine.folder(), &folder.join(name));
         };
-        keep(&mut machine, &guest, 0);
+        keep(&mut machine, &guest, &memory, "state 0");
         guest.change(1);
-        keep(&mut machine, &guest, 1);
+        memory.change();
+        keep(&mut machine, &guest, &memory, "state 1");
         machine.compact(0);
         copy(machine.folder(), &folder.join("state 2"));
         fs::remove_file(guest.raw()).expect("the raw image");
@@ -110,6 +115,19 @@ impl States {
             image.display()
         );
     }
+}
+
+/// The sample machine cuts a memory into records of equal length, where VirtualBox has one for each page. So
+/// only what marks a saved state comes before the pages.
+fn save_state(machine: &mut SampleMachine, memory: &GuestMemory) {
+    machine.save_state(b"");
+    let is_state = |path: &PathBuf| path.extension().is_some_and(|end| end == "sav");
+    let state = machine.files().into_iter().find(is_state);
+    let state = File::create(state.expect("the saved state")).expect("a writable folder");
+    let mut state = BufWriter::new(state);
+    state.write_all(MARK).expect("room for the saved state");
+    memory.write(&mut state);
+    state.flush().expect("room for the saved state");
 }
 
 fn copy(from: &Path, to: &Path) {
