@@ -21,6 +21,7 @@ pub mod scene;
 pub mod states;
 pub mod tracked;
 
+mod debugfs;
 mod files;
 mod guest_files;
 mod guest_memory;
