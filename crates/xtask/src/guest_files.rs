@@ -1,47 +1,66 @@
 //! A guest's ext4 filesystem with files of this computer on it, which changes as one in use does.
 //!
-//! Made with `mkfs.ext4 -d` and `debugfs`, so that nothing is mounted. The same on every run on the same
-//! computer.
+//! Made with `mkfs.ext4` and `debugfs`, so that nothing is mounted. Contents and their places, but no times,
+//! are the same on every run on the same computer.
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Seek as _, SeekFrom, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::mem::take;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use fastrand::Rng;
+
+use crate::debugfs::{Script, debugfs, run, text};
+use crate::host_files::{HostFile, host_files};
+
 const MIB: u64 = 1 << 20;
 const PAGE: usize = 4096;
-/// Where files are taken from.
+/// Where files are taken from, by folder.
 const SOURCE: &str = "/usr";
-/// What a disk of 20 GiB holds and what happens on it from one state to the next, in MiB.
+/// What a disk of 20 GiB holds and what happens on it from one state to the next, in MiB of the disk.
 const FULL_DISK: u64 = 20 << 10;
-const FILES: u64 = 4800;
+const FILES: u64 = 5000;
 const DATABASE: u64 = 200;
-const NEW: u64 = 150;
+const OLD_LOG: u64 = 60;
+/// An application that was removed before the first state.
+const GONE: u64 = 40;
+const NEW: u64 = 160;
 const LOG: u64 = 15;
-const REMOVED: u64 = 80;
-const REWRITTEN: u64 = 60;
+const REMOVED: u64 = 90;
+const UPGRADED: u64 = 60;
+const JOURNALED: u64 = 40;
 /// Pages of the database that are written in place.
 const PAGES_WRITTEN: u64 = 3000;
+/// Of files that are upgraded.
+const UPGRADED_BYTES: Range<u64> = 20_001..30 * MIB;
+/// Of all the files, as a part.
+const LARGEST_FILE: u64 = 20;
+/// Blocks that go to the journal at once.
+const TRANSACTION: usize = 64;
+const INODES_PER_BLOCK: usize = 16;
+/// In the guest.
+const APPLICATIONS: &str = "/opt";
+const COPIES: &str = "/srv/usr";
+const LIBRARIES: &str = "/srv/usr/lib";
+const SHARED: &str = "/srv/usr/share";
+const DATABASE_FILE: &str = "/var/lib/app/app.db";
+const LOGS: &str = "/var/log";
+const JOURNAL_FILE: &str = "<8>";
 
 /// See the module.
 pub(crate) struct GuestFiles {
     raw: PathBuf,
-    folder: PathBuf,
+    /// For what the guest gets.
+    scratch: PathBuf,
     disk_mebibytes: u64,
-    /// Of this computer, in the order in which the guest gets them.
-    sources: Vec<(PathBuf, u64)>,
-    used: usize,
-    /// Names and lengths in the guest.
-    present: Vec<(String, u64)>,
-    /// How many files ever got a name.
-    named: u64,
-}
-
-/// Commands for `debugfs`, and the files that they need.
-struct Script {
-    folder: PathBuf,
-    text: String,
+    /// Of this computer, which the guest gets with the next change.
+    coming: Vec<HostFile>,
+    /// Those of this computer, with their paths in the guest.
+    present: Vec<HostFile>,
+    script: Script,
 }
 
 impl GuestFiles {
@@ -49,28 +68,17 @@ impl GuestFiles {
     pub(crate) fn new(folder: &Path, disk_mebibytes: u64) -> Self {
         let mut guest = Self {
             raw: folder.join("guest.raw"),
-            folder: folder.join("guest"),
+            scratch: folder.join("guest"),
             disk_mebibytes,
-            sources: sources(),
-            used: 0,
+            coming: Vec::new(),
             present: Vec::new(),
-            named: 0,
+            script: Script::new(),
         };
-        fs::create_dir_all(guest.folder.join("srv")).expect("a folder for the guest's files");
-        guest.fill();
-        fs::write(guest.folder.join("app.db"), database(guest.bytes(DATABASE))).expect("room");
-        let raw = File::create(&guest.raw).expect("room for a raw image");
-        raw.set_len(disk_mebibytes * MIB).expect("a sparse file");
-        run(Command::new("/sbin/mkfs.ext4")
-            .args(["-q", "-F", "-d"])
-            .arg(&guest.folder)
-            .args(["-U", "11111111-2222-3333-4444-555555555555"])
-            .args([
-                "-E",
-                "hash_seed=11111111-2222-3333-4444-555555555555,lazy_itable_init=0",
-            ])
-            .arg(&guest.raw));
-        fs::remove_dir_all(guest.folder.join("srv")).expect("the copies of the files");
+        guest.make_filesystem();
+        let mut random = Rng::with_seed(1);
+        guest.fill(&mut random);
+        let journal = guest.blocks(JOURNAL_FILE);
+        guest.write_journal(&mut random, &journal);
         guest
     }
 
@@ -78,37 +86,92 @@ impl GuestFiles {
         &self.raw
     }
 
-    /// What a guest does in a day: new files, a log, pages of a database, upgraded packages.
-    pub(crate) fn change(&mut self, seed: u64) {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let mut script = Script::new(self.folder.join(format!("scratch {seed}")));
-        self.add(&mut script, &log(&mut random, self.bytes(LOG)));
-        for source in self.next_sources(self.bytes(NEW)) {
-            self.add(&mut script, &fs::read(source).expect("a readable file"));
-        }
-        for (name, _) in self.take_present(&mut random, REWRITTEN) {
-            let mut content = debugfs(&self.raw, &format!("cat /srv/{name}"));
-            for _ in 0..content.len().div_ceil(8192) {
-                let at = random.usize(0..content.len());
-                let end = (at + 200).min(content.len());
-                random.fill(&mut content[at..end]);
-            }
-            self.add(&mut script, &content);
-            script.say(&format!("rm {name}"));
-        }
-        for (name, _) in self.take_present(&mut random, REMOVED) {
-            script.say(&format!("rm {name}"));
-        }
-        script.run(&self.raw);
-        self.write_database(&mut random);
+    fn make_filesystem(&self) {
+        let raw = File::create(&self.raw).expect("room for a raw image");
+        raw.set_len(self.disk_mebibytes * MIB)
+            .expect("a sparse file");
+        run(Command::new("/sbin/mkfs.ext4")
+            .args(["-q", "-F", "-b", "4096"])
+            .args(["-U", "11111111-2222-3333-4444-555555555555"])
+            .args([
+                "-E",
+                "hash_seed=11111111-2222-3333-4444-555555555555,lazy_itable_init=0",
+            ])
+            .arg(&self.raw));
     }
 
-    /// A new file, with a name that no other had.
-    fn add(&mut self, script: &mut Script, content: &[u8]) {
-        let name = self.named.to_string();
-        self.named += 1;
-        script.write(&name, content);
-        self.present.push((name, content.len() as u64));
+    fn fill(&mut self, random: &mut Rng) {
+        let mut sources = sources(random, self.bytes(FILES) / LARGEST_FILE);
+        let mut next = |mebibytes| take_files(&mut sources, self.bytes(mebibytes), |_| true);
+        let (coming, gone, files) = (next(NEW), next(GONE), next(FILES));
+        self.coming = coming;
+        let gone = self.write_all(gone, &format!("{APPLICATIONS}/0"));
+        self.present = self.write_all(files, COPIES);
+        self.write(DATABASE_FILE, &database(self.bytes(DATABASE)));
+        let log = log(random, self.bytes(OLD_LOG));
+        self.write(&format!("{LOGS}/syslog.0"), &log);
+        for file in gone {
+            self.script.remove(&file.path);
+        }
+        self.script.run(&self.raw, &self.scratch);
+    }
+
+    /// What a guest does in a day: new files, a log, pages of a database, removed files, upgraded packages.
+    pub(crate) fn change(&mut self, seed: u64) {
+        let mut random = Rng::with_seed(seed);
+        let coming = take(&mut self.coming);
+        self.write_all(coming, &format!("{APPLICATIONS}/{seed}"));
+        let log = log(&mut random, self.bytes(LOG));
+        self.write(&format!("{LOGS}/syslog.{seed}"), &log);
+        random.shuffle(&mut self.present);
+        let removed = self.bytes(REMOVED);
+        let is_shared = |file: &HostFile| file.path.starts_with(SHARED);
+        for file in take_files(&mut self.present, removed, is_shared) {
+            self.script.remove(&file.path);
+        }
+        let upgraded = self.bytes(UPGRADED);
+        let is_library = |file: &HostFile| {
+            file.path.starts_with(LIBRARIES) && UPGRADED_BYTES.contains(&file.bytes)
+        };
+        for file in take_files(&mut self.present, upgraded, is_library) {
+            let new = format!("{}.new", text(&file.path));
+            self.write(&new, &self.next_version(&mut random, &file));
+            self.script.rename(Path::new(&new), &file.path);
+            self.present.push(file);
+        }
+        self.script.run(&self.raw, &self.scratch);
+        self.write_database(&mut random);
+        let journal = self.blocks(JOURNAL_FILE);
+        let count = self.pages(JOURNALED).min(journal.len());
+        self.write_journal(&mut random, &journal[..count]);
+    }
+
+    /// Gives the guest files of this computer, and returns what it has then.
+    fn write_all(&mut self, files: Vec<HostFile>, folder: &str) -> Vec<HostFile> {
+        let below = |path: &Path| {
+            let within = path.strip_prefix(SOURCE).expect("a file of the source");
+            Path::new(folder).join(within)
+        };
+        // Folders lie together, as ext4 has them.
+        for file in &files {
+            self.script.make_folder_of(&below(&file.path));
+        }
+        let write = |mut file: HostFile| {
+            let path = below(&file.path);
+            self.script.write(&file.path, &path);
+            file.path = path;
+            file
+        };
+        files.into_iter().map(write).collect()
+    }
+
+    /// Gives the guest a file.
+    fn write(&mut self, path: &str, content: &[u8]) {
+        let source = self.scratch.join(path.trim_start_matches('/'));
+        fs::create_dir_all(source.parent().expect("a folder")).expect("a scratch folder");
+        fs::write(&source, content).expect("room for a file");
+        self.script.make_folder_of(Path::new(path));
+        self.script.write(&source, Path::new(path));
     }
 
     /// Scaled to the size of the disk.
@@ -120,124 +183,103 @@ impl GuestFiles {
         self.scaled(mebibytes * MIB)
     }
 
-    fn fill(&mut self) {
-        for source in self.next_sources(self.bytes(FILES)) {
-            let name = self.named.to_string();
-            self.named += 1;
-            let bytes = fs::copy(source, self.folder.join("srv").join(&name)).expect("room");
-            self.present.push((name, bytes));
+    fn pages(&self, mebibytes: u64) -> usize {
+        usize::try_from(self.bytes(mebibytes)).expect("an address") / PAGE
+    }
+
+    /// With some bytes of every 8 KiB changed.
+    fn next_version(&self, random: &mut Rng, file: &HostFile) -> Vec<u8> {
+        let mut content = debugfs(&self.raw, &format!("cat \"{}\"", text(&file.path)));
+        for _ in 0..content.len() / 8192 {
+            let at = random.usize(0..content.len() - 200);
+            random.fill(&mut content[at..at + 200]);
         }
+        content
     }
 
-    fn next_sources(&mut self, bytes: u64) -> Vec<PathBuf> {
-        let mut sum = 0;
-        let left = self.sources.get(self.used..).unwrap_or_default();
-        let wanted = left.iter().take_while(|(_, size)| {
-            let goes_on = sum < bytes;
-            sum += size;
-            goes_on
-        });
-        let wanted: Vec<_> = wanted.map(|(path, _)| path.clone()).collect();
-        self.used += wanted.len();
-        wanted
-    }
-
-    /// Takes files of so many bytes in all off the list.
-    fn take_present(&mut self, random: &mut fastrand::Rng, mebibytes: u64) -> Vec<(String, u64)> {
-        let (wanted, mut sum) = (self.bytes(mebibytes), 0);
-        let mut taken = Vec::new();
-        while sum < wanted && !self.present.is_empty() {
-            let file = self
-                .present
-                .swap_remove(random.usize(0..self.present.len()));
-            sum += file.1;
-            if file.1 > 0 {
-                taken.push(file);
-            }
-        }
-        taken
-    }
-
-    fn write_database(&self, random: &mut fastrand::Rng) {
-        let blocks = String::from_utf8(debugfs(&self.raw, "blocks /app.db")).expect("numbers");
-        let blocks: Vec<u64> = blocks.split_whitespace().flat_map(str::parse).collect();
-        let mut raw = File::options()
-            .write(true)
-            .open(&self.raw)
-            .expect("the raw image");
+    fn write_database(&self, random: &mut Rng) {
+        let blocks = self.blocks(DATABASE_FILE);
+        let mut raw = self.open_raw();
         for number in 0..self.scaled(PAGES_WRITTEN) {
             let block = blocks[random.usize(0..blocks.len())];
-            let page = database_page(random, number);
-            raw.seek(SeekFrom::Start(block * PAGE as u64))
-                .expect("a block");
-            raw.write_all(&page).expect("a page");
-        }
-    }
-}
-
-impl Script {
-    fn new(folder: PathBuf) -> Self {
-        fs::create_dir(&folder).expect("a scratch folder");
-        Self {
-            folder,
-            text: "cd /srv\n".to_owned(),
+            write_block(&mut raw, block, &database_page(random, number));
         }
     }
 
-    fn say(&mut self, command: &str) {
-        writeln!(self.text, "{command}").expect("memory");
-    }
-
-    fn write(&mut self, name: &str, content: &[u8]) {
-        let path = self.folder.join(name);
-        fs::write(&path, content).expect("room for a new file");
-        self.say(&format!("write \"{}\" {name}", path.display()));
-    }
-
-    fn run(self, raw: &Path) {
-        let commands = self.folder.join("commands");
-        fs::write(&commands, self.text).expect("room for commands");
-        run(Command::new("/sbin/debugfs")
-            .args(["-w", "-f"])
-            .arg(commands)
-            .arg(raw));
-        fs::remove_dir_all(self.folder).expect("the scratch folder");
-    }
-}
-
-fn sources() -> Vec<(PathBuf, u64)> {
-    let mut files = Vec::new();
-    let mut folders = vec![PathBuf::from(SOURCE)];
-    while let Some(folder) = folders.pop() {
-        let mut entries: Vec<_> = fs::read_dir(folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .collect();
-        entries.sort_by_key(fs::DirEntry::path);
-        for entry in entries {
-            let kind = entry.file_type().expect("a kind");
-            let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
-            if kind.is_dir() {
-                folders.push(entry.path());
-            } else if kind.is_file() && bytes < 64 * MIB {
-                files.push((entry.path(), bytes));
+    /// Writes inodes to blocks of the journal, in which they go before they get to their places. Nothing is left
+    /// to be replayed: the journal's first block stays.
+    fn write_journal(&self, random: &mut Rng, journal: &[u64]) {
+        let first = first_block_of_inodes(&self.raw);
+        let last = self.present.len() / INODES_PER_BLOCK + 1;
+        let mut raw = self.open_raw();
+        for blocks in journal[1..].chunks(TRANSACTION) {
+            let start = first + random.u64(0..last as u64);
+            for (block, from) in blocks.iter().zip(start..) {
+                let inodes = read_block(&mut raw, from);
+                write_block(&mut raw, *block, &inodes);
             }
         }
     }
-    fastrand::Rng::with_seed(1).shuffle(&mut files);
-    files
+
+    /// Those of a file.
+    fn blocks(&self, file: &str) -> Vec<u64> {
+        let blocks = debugfs(&self.raw, &format!("blocks {file}"));
+        let blocks = String::from_utf8(blocks).expect("numbers");
+        blocks.split_whitespace().flat_map(str::parse).collect()
+    }
+
+    fn open_raw(&self) -> File {
+        let mut options = File::options();
+        let raw = options.read(true).write(true).open(&self.raw);
+        raw.expect("the raw image")
+    }
+}
+
+/// Of this computer, with folders in random order.
+fn sources(random: &mut Rng, largest_bytes: u64) -> Vec<HostFile> {
+    let mut folders: BTreeMap<PathBuf, Vec<HostFile>> = BTreeMap::new();
+    for file in host_files(Path::new(SOURCE)) {
+        // What debugfs can be told.
+        let is_plain = file.path.to_str().is_some_and(|path| !path.contains('"'));
+        if is_plain && file.bytes <= largest_bytes {
+            let folder = file.path.parent().expect("a folder").to_owned();
+            folders.entry(folder).or_default().push(file);
+        }
+    }
+    let mut folders: Vec<_> = folders.into_values().collect();
+    random.shuffle(&mut folders);
+    folders.into_iter().flatten().collect()
+}
+
+/// Takes the first files that are meant off a list, which fill so many bytes of the disk, where there are as many.
+/// A large one that would be too much stays.
+fn take_files(
+    files: &mut Vec<HostFile>,
+    bytes: u64,
+    is_meant: impl Fn(&HostFile) -> bool,
+) -> Vec<HostFile> {
+    let mut sum = 0;
+    let is_taken = |file: &HostFile| {
+        let room = file.bytes.next_multiple_of(PAGE as u64);
+        let fits = sum < bytes && (room < MIB || sum + room <= bytes);
+        let is_taken = fits && is_meant(file);
+        sum += if is_taken { room } else { 0 };
+        is_taken
+    };
+    let (taken, left) = take(files).into_iter().partition(is_taken);
+    *files = left;
+    taken
 }
 
 fn database(bytes: u64) -> Vec<u8> {
-    let mut random = fastrand::Rng::with_seed(3);
+    let mut random = Rng::with_seed(3);
     (0..bytes / PAGE as u64)
         .flat_map(|number| database_page(&mut random, number))
         .collect()
 }
 
 /// Half of it noise.
-fn database_page(random: &mut fastrand::Rng, number: u64) -> Vec<u8> {
+fn database_page(random: &mut Rng, number: u64) -> Vec<u8> {
     let mut page = vec![0; 1800];
     random.fill(&mut page);
     while page.len() < PAGE {
@@ -247,7 +289,7 @@ fn database_page(random: &mut fastrand::Rng, number: u64) -> Vec<u8> {
     page
 }
 
-fn log(random: &mut fastrand::Rng, bytes: u64) -> Vec<u8> {
+fn log(random: &mut Rng, bytes: u64) -> Vec<u8> {
     let mut text = Vec::new();
     while (text.len() as u64) < bytes {
         let (number, word) = (random.u32(..), random.u16(0..500));
@@ -256,13 +298,100 @@ fn log(random: &mut fastrand::Rng, bytes: u64) -> Vec<u8> {
     text
 }
 
-fn debugfs(raw: &Path, request: &str) -> Vec<u8> {
-    run(Command::new("/sbin/debugfs").args(["-R", request]).arg(raw))
+/// Those of the first inodes; the others follow.
+fn first_block_of_inodes(raw: &Path) -> u64 {
+    let said = String::from_utf8(debugfs(raw, "imap <1>")).expect("text");
+    let number = said.split("located at block ").nth(1);
+    let number = number.and_then(|said| said.split(',').next());
+    number
+        .and_then(|number| number.parse().ok())
+        .expect("the number of a block")
 }
 
-fn run(command: &mut Command) -> Vec<u8> {
-    let output = command.output().expect("e2fsprogs is installed");
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {complaint}");
-    output.stdout
+fn read_block(raw: &mut File, number: u64) -> [u8; PAGE] {
+    let mut block = [0; PAGE];
+    raw.seek(SeekFrom::Start(number * PAGE as u64))
+        .and_then(|_| raw.read_exact(&mut block))
+        .expect("a block");
+    block
+}
+
+fn write_block(raw: &mut File, number: u64, block: &[u8]) {
+    raw.seek(SeekFrom::Start(number * PAGE as u64))
+        .and_then(|_| raw.write_all(block))
+        .expect("a block");
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const MEBIBYTES: u64 = 1024;
+    const PAGES_PER_CHUNK: usize = 128;
+    const PAGES_PER_BLOCK: usize = 256;
+
+    /// By the page.
+    struct Changes {
+        /// In blocks of an image that were empty before.
+        appended: Vec<usize>,
+        in_place: Vec<usize>,
+    }
+
+    impl Changes {
+        fn between(before: &Path, after: &Path) -> Self {
+            let [mut before, mut after] = [before, after].map(|raw| File::open(raw).expect("raw"));
+            let (mut appended, mut in_place) = (Vec::new(), Vec::new());
+            let mut old = vec![0; PAGES_PER_BLOCK * PAGE];
+            let mut new = old.clone();
+            for first in (0..).step_by(PAGES_PER_BLOCK).take(MEBIBYTES as usize) {
+                before.read_exact(&mut old).expect("a block");
+                after.read_exact(&mut new).expect("a block");
+                let is_empty = old.iter().all(|byte| *byte == 0);
+                let pages = old.chunks(PAGE).zip(new.chunks(PAGE)).enumerate();
+                let changed = pages.filter(|(_, (old, new))| old != new);
+                let changed = changed.map(|(number, _)| first + number);
+                if is_empty {
+                    &mut appended
+                } else {
+                    &mut in_place
+                }
+                .extend(changed);
+            }
+            Self { appended, in_place }
+        }
+
+        /// Of 512 KiB.
+        fn chunks(&self) -> usize {
+            let pages = self.appended.iter().chain(&self.in_place);
+            let chunks: BTreeSet<_> = pages.map(|page| page / PAGES_PER_CHUNK).collect();
+            chunks.len()
+        }
+    }
+
+    /// A day on a disk of 20 GiB that Linux had mounted were 221 MiB in new blocks and 113 MiB in others, in 1,201
+    /// chunks, 71 pages in each. Folders weigh more on a disk as small as this one.
+    #[test]
+    fn a_change_is_as_large_as_one_of_a_mounted_filesystem_and_lies_together() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let before = folder.path().join("before.raw");
+        let mut guest = GuestFiles::new(folder.path(), MEBIBYTES);
+        fs::copy(guest.raw(), &before).expect("room for a copy");
+        guest.change(1);
+        let changes = Changes::between(&before, guest.raw());
+        let [appended, in_place] = [&changes.appended, &changes.in_place].map(Vec::len);
+        let mebibytes = |pages| (pages * PAGE) as u64 / MIB * FULL_DISK / MEBIBYTES;
+        let pages_per_chunk = (appended + in_place) / changes.chunks();
+        let (appended, in_place) = (mebibytes(appended), mebibytes(in_place));
+        assert!((150..300).contains(&appended), "{appended} MiB");
+        assert!((75..180).contains(&in_place), "{in_place} MiB");
+        assert!(pages_per_chunk >= 40, "{pages_per_chunk} pages");
+        let checked = Command::new("/sbin/e2fsck")
+            .arg("-fn")
+            .arg(guest.raw())
+            .output();
+        let checked = checked.expect("e2fsprogs is installed");
+        assert!(checked.status.success(), "{checked:?}");
+    }
 }

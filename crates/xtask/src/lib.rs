@@ -21,9 +21,11 @@ pub mod scene;
 pub mod states;
 pub mod tracked;
 
+mod debugfs;
 mod files;
 mod guest_files;
 mod guest_memory;
+mod host_files;
 mod measured;
 mod page_cache;
 mod platform;
