@@ -328,6 +328,14 @@ mod holes {
         }
     }
 
+    /// Has room for a range given to the file, whose content stays. Where that is not possible writing does it.
+    pub(crate) fn allocate(file: &File, offset: u64, length: u64) -> io::Result<()> {
+        match fallocate(file, FallocateFlags::KEEP_SIZE, offset, length) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            allocated => Ok(allocated?),
+        }
+    }
+
     /// Turns a range inside the file into a hole. False where that is not possible.
     pub fn punch_hole(file: &File, offset: u64, length: u64) -> io::Result<bool> {
         match fallocate(
@@ -351,12 +359,17 @@ mod holes {
         false
     }
 
+    pub(crate) fn allocate(_file: &File, _offset: u64, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     pub fn punch_hole(_file: &File, _offset: u64, _length: u64) -> io::Result<bool> {
         Ok(false)
     }
 }
 
 pub(crate) use direct::open_direct;
+pub(crate) use holes::allocate;
 use holes::is_hole;
 pub use holes::punch_hole;
 pub use system::{hostname, is_running, keep_from_terminal, set_mode};

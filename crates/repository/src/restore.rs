@@ -173,7 +173,7 @@ impl<'a> Restore<'a> {
         drop(survey);
         for target in &self.targets {
             self.go_on()?;
-            target.fit_and_punch(self.progress)?;
+            target.make_room(self.progress)?;
         }
         let fetched = fetch(self, needs);
         // Also after a failure: what was written shall survive, and the next run builds on it.

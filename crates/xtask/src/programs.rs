@@ -86,6 +86,11 @@ impl Program {
         Self::those_of(&all, vrs, distance)
     }
 
+    /// One that begins each step, where memory and disk count.
+    pub(crate) fn first(vrs: &Path, distance: Distance) -> Option<Self> {
+        (distance == Distance::Here).then(|| Self::of(Kind::Vrs, vrs, distance))
+    }
+
     fn those_of(kinds: &[Kind], vrs: &Path, distance: Distance) -> Vec<Self> {
         let is_there = |kind: &&Kind| {
             let mut command = Command::new(kind.program(vrs));

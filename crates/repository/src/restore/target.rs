@@ -185,8 +185,9 @@ impl Target {
         file.sync_data().map_err(self.error("flush", None))
     }
 
-    /// Gives the file its length, and makes holes where zeros belong.
-    pub(super) fn fit_and_punch(&self, progress: &dyn Progress) -> Result<()> {
+    /// Gives the file its length, makes holes where zeros belong, and has room given to it for the rest: several
+    /// threads can then write at the same time, and a full disk is noticed before it.
+    pub(super) fn make_room(&self, progress: &dyn Progress) -> Result<()> {
         let Some(file) = self.writable() else {
             return Ok(());
         };
@@ -198,19 +199,25 @@ impl Target {
         }
         // What lies behind the former end is a hole already.
         let old_end = self.local_bytes.min(self.size_bytes);
-        for range in self.zero_ranges() {
+        for range in self.ranges(State::Zero) {
             self.clear(file, range.start..range.end.min(old_end), progress)?;
+        }
+        for range in self.ranges(State::Missing) {
+            let length_bytes = range.end.saturating_sub(range.start);
+            platform::allocate(file, range.start, length_bytes)
+                .map_err(self.error("write", Some(range.start)))?;
         }
         Ok(())
     }
 
-    fn zero_ranges(&self) -> Vec<Range<u64>> {
+    /// Where chunks lie that are in a state; those side by side are one range.
+    fn ranges(&self, state: State) -> Vec<Range<u64>> {
         let mut ranges: Vec<Range<u64>> = Vec::new();
         for (chunk, _) in self
             .chunks
             .iter()
             .zip(&self.states)
-            .filter(|(_, state)| **state == State::Zero)
+            .filter(|(_, present)| **present == state)
         {
             match ranges.last_mut() {
                 Some(last) if last.end == chunk.offset => last.end = chunk.end(),
