@@ -317,7 +317,7 @@ mod direct {
 mod holes {
     use super::{File, io};
     use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
-    use rustix::io::Errno;
+    use rustix::io::{Errno, retry_on_intr};
 
     /// Whether the range is a hole or lies behind the end. False where that cannot be told.
     pub(crate) fn is_hole(file: &File, offset: u64, length: u64) -> bool {
@@ -330,7 +330,8 @@ mod holes {
 
     /// Has room for a range given to the file, whose content stays. Where that is not possible writing does it.
     pub(crate) fn allocate(file: &File, offset: u64, length: u64) -> io::Result<()> {
-        match fallocate(file, FallocateFlags::KEEP_SIZE, offset, length) {
+        let allocate = || fallocate(file, FallocateFlags::KEEP_SIZE, offset, length);
+        match retry_on_intr(allocate) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             allocated => Ok(allocated?),
         }
@@ -338,12 +339,8 @@ mod holes {
 
     /// Turns a range inside the file into a hole. False where that is not possible.
     pub fn punch_hole(file: &File, offset: u64, length: u64) -> io::Result<bool> {
-        match fallocate(
-            file,
-            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
-            offset,
-            length,
-        ) {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match retry_on_intr(|| fallocate(file, flags, offset, length)) {
             Ok(()) => Ok(true),
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
             Err(error) => Err(error.into()),

@@ -89,3 +89,84 @@ impl Recall for Recalled<'_> {
         is_it.then_some((length, seen))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustic_core::repofile::BlobType;
+
+    use super::*;
+    use crate::id::PackId;
+    use crate::index::{IndexBlob, IndexPack};
+
+    fn id(number: u8) -> ChunkId {
+        ChunkId::from_bytes([number; 32])
+    }
+
+    /// Five chunks, each as long as its number and one byte more.
+    fn index() -> Index {
+        let blobs = (0..5).map(|number| IndexBlob {
+            id: id(number),
+            kind: BlobType::Data,
+            offset: 0,
+            length: 10,
+            uncompressed_length: Some(u32::from(number).saturating_add(1)),
+        });
+        let mut index = Index::default();
+        index.add(&IndexPack {
+            id: PackId::from_bytes([9; 32]),
+            blobs: blobs.collect(),
+            time: None,
+            size: None,
+        });
+        index.sort();
+        index
+    }
+
+    fn raw(number: u8) -> Vec<u8> {
+        vec![number; usize::from(number).saturating_add(1)]
+    }
+
+    #[test]
+    fn only_what_came_directly_behind_a_chunk_follows_it() {
+        let (index, key) = (index(), ScanKey::derived_from(b"secret"));
+        let entry = |number| Entry {
+            seen: key.hash(&raw(number)),
+            chunk: id(number),
+        };
+        let mut chunks = SeenChunks::default();
+        assert!(chunks.is_empty());
+        // Nothing is known of the third, the fifth was there before, and the seventh is in no index.
+        let order = [
+            Some(0),
+            Some(1),
+            None,
+            Some(2),
+            Some(1),
+            Some(3),
+            Some(7),
+            Some(4),
+        ];
+        for number in order {
+            chunks.add(&index, number.map(entry).as_ref());
+        }
+        let mut recalled = Recalled {
+            chunks: &chunks,
+            index: &index,
+            key: &key,
+            found: None,
+        };
+        let mut follows = |one, next| {
+            recalled.look(&raw(one));
+            let bytes = [raw(next), vec![9]].concat();
+            recalled.follow(&bytes)
+        };
+        assert_eq!(follows(0, 1), Some((2, key.hash(&raw(1)))));
+        for (one, next) in [(0, 2), (1, 2), (2, 3), (3, 4), (4, 0), (7, 4)] {
+            assert_eq!(follows(one, next), None, "{next} behind {one}");
+        }
+        // Once the chain is broken there is nothing to follow.
+        recalled.look(&raw(0));
+        assert_eq!(recalled.follow(&raw(3)), None);
+        assert_eq!(recalled.follow(&raw(1)), None);
+    }
+}

@@ -522,9 +522,11 @@ fn a_merge_that_died_is_made_later() {
     assert_eq!(vboxmanage.virtualbox_snapshots(id).unwrap(), Vec::new());
     assert_eq!(in_snapshots(&machine, "vdi").len(), 0);
     let start = || vboxmanage.start(id, Frontend::Headless, &NoProgress);
-    if let Err(first) = start() {
-        // The service crashes now and then after a machine's process was killed (seen on 7.2.22).
+    // The service crashes now and then after a machine's process was killed (seen on 7.2.22), also twice.
+    let mut failures = Vec::new();
+    while let Err(failure) = start() {
+        failures.push(failure.to_string());
+        assert!(failures.len() < 5, "{failures:?}");
         rig.reread();
-        start().unwrap_or_else(|again| panic!("{first}; {again}"));
     }
 }

@@ -77,6 +77,13 @@ impl<'rig> Ward<'rig> {
         complaint
     }
 
+    /// VirtualBox cannot start the machine. It can end well all the same (seen once on 7.2.22, on a busy computer).
+    pub fn does_not_start(&self) {
+        let arguments = ["startvm", &self.id(), "--type", "headless"];
+        self.rig.output(arguments);
+        self.machine.wait_until_rested();
+    }
+
     /// The machine is started and its guest writes to its disk.
     pub fn runs(&self) {
         self.machine.run_guest();
