@@ -144,19 +144,15 @@ impl<'a> Unsealer<'a> {
         sealed: &mut [u8],
     ) -> std::result::Result<&[u8], Flaw> {
         let plain = self.key.open_in_place(sealed).ok_or(UNSEALABLE)?;
-        let room_bytes = if location.is_compressed() {
-            claimed_length(location)?
+        let raw = if location.is_compressed() {
+            let room = self.raw.room(claimed_length(location)?);
+            let length_bytes = decompress_to(plain, room).map_err(|_| UNREADABLE)?;
+            room.get(..length_bytes).unwrap_or_default()
         } else {
-            plain.len()
-        };
-        let room = self.raw.room(room_bytes);
-        let length_bytes = if location.is_compressed() {
-            decompress_to(plain, room).map_err(|_| UNREADABLE)?
-        } else {
+            let room = self.raw.room(plain.len());
             room.copy_from_slice(plain);
-            room_bytes
+            room
         };
-        let raw = room.get(..length_bytes).unwrap_or_default();
         verify(id, location, raw.len() as u64, hash(raw))?;
         Ok(raw)
     }

@@ -58,7 +58,7 @@ impl DirectFile {
 
     /// Writes bytes, if it can be done with them. When it returns false they have to be written in the usual
     /// way.
-    pub(crate) fn write(&self, content: &[u8], offset: u64) -> io::Result<bool> {
+    fn write(&self, content: &[u8], offset: u64) -> io::Result<bool> {
         if !is_aligned(content, offset) || self.is_refused.load(Ordering::Relaxed) {
             return Ok(false);
         }
@@ -71,6 +71,21 @@ impl DirectFile {
             written => written.map(|()| true),
         }
     }
+}
+
+/// Writes bytes to a file past the page cache, where that is possible, or else in the usual way. Returns whether it
+/// was possible.
+pub(crate) fn write_all_at(
+    file: &File,
+    direct: Option<&DirectFile>,
+    bytes: &[u8],
+    offset: u64,
+) -> io::Result<bool> {
+    let is_written = direct.map_or(Ok(false), |direct| direct.write(bytes, offset))?;
+    if !is_written {
+        platform::write_all_at(file, bytes, offset)?;
+    }
+    Ok(is_written)
 }
 
 fn is_aligned(bytes: &[u8], offset: u64) -> bool {
@@ -125,11 +140,8 @@ impl Write for DirectStream<'_> {
 
     /// Hands over what it has. What follows is written in the usual way, unless that was a whole piece.
     fn flush(&mut self) -> io::Result<()> {
-        let piece = &*self.piece.room(self.filled);
-        let direct = self.direct.as_ref();
-        if !direct.map_or(Ok(false), |direct| direct.write(piece, self.offset))? {
-            platform::write_all_at(self.file, piece, self.offset)?;
-        }
+        let piece = self.piece.room(self.filled);
+        write_all_at(self.file, self.direct.as_ref(), piece, self.offset)?;
         self.offset = self.offset.saturating_add(self.filled as u64);
         self.filled = 0;
         Ok(())

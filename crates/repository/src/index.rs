@@ -463,6 +463,29 @@ pub(crate) fn is_header_of(header: &[IndexBlob], blobs: &[PackedBlob]) -> bool {
 }
 
 #[cfg(test)]
+impl Index {
+    /// Of one pack. For each chunk its id and, where it is compressed, its length before that.
+    pub(crate) fn of_one_pack(chunks: impl Iterator<Item = (ChunkId, Option<u32>)>) -> Self {
+        let blobs = chunks.map(|(id, uncompressed_length)| IndexBlob {
+            id,
+            kind: BlobType::Data,
+            offset: 0,
+            length: 10,
+            uncompressed_length,
+        });
+        let mut index = Self::default();
+        index.add(&IndexPack {
+            id: PackId::from_bytes([9; 32]),
+            blobs: blobs.collect(),
+            time: None,
+            size: None,
+        });
+        index.sort();
+        index
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 

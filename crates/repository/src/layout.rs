@@ -243,31 +243,14 @@ fn covers(merged: &[Range<u64>], range: &Range<u64>) -> bool {
 #[cfg(test)]
 #[allow(clippy::arithmetic_side_effects)]
 mod tests {
-    use rustic_core::repofile::BlobType;
-
     use super::*;
-    use crate::id::PackId;
-    use crate::index::{Index, IndexBlob, IndexPack};
+    use crate::index::Index;
 
     const ALL: &[Range<u64>] = &[Range { start: 0, end: 100 }];
 
     /// Four chunks of an index.
     fn numbers() -> [ChunkNumber; 4] {
-        let mut index = Index::default();
-        let blobs = [0, 1, 2, 3].map(|number| IndexBlob {
-            id: id(number),
-            kind: BlobType::Data,
-            offset: 0,
-            length: 10,
-            uncompressed_length: None,
-        });
-        index.add(&IndexPack {
-            id: PackId::from_bytes([9; 32]),
-            blobs: blobs.to_vec(),
-            time: None,
-            size: None,
-        });
-        index.sort();
+        let index = Index::of_one_pack((0..4).map(|number| (id(number), None)));
         [0, 1, 2, 3].map(|number| index.number(&id(number)).unwrap())
     }
 
@@ -322,21 +305,11 @@ mod tests {
 
     /// Chunks of 1, 2, 3... bytes, in this order in a file.
     fn list(chunks: usize) -> ChunkList {
-        let blobs = (0..chunks).map(|number| IndexBlob {
-            id: id(u8::try_from(number).unwrap()),
-            kind: BlobType::Data,
-            offset: 0,
-            length: 10,
-            uncompressed_length: Some(u32::try_from(number).unwrap() + 1),
-        });
-        let mut index = Index::default();
-        index.add(&IndexPack {
-            id: PackId::from_bytes([9; 32]),
-            blobs: blobs.collect(),
-            time: None,
-            size: None,
-        });
-        index.sort();
+        let of_number = |number| {
+            let length = u32::try_from(number).unwrap() + 1;
+            (id(u8::try_from(number).unwrap()), Some(length))
+        };
+        let index = Index::of_one_pack((0..chunks).map(of_number));
         let ids = (0..chunks).map(|number| id(u8::try_from(number).unwrap()));
         let numbers = ids.map(|id| index.number(&id).unwrap()).collect();
         let loaded = LoadedIndex {

@@ -127,7 +127,10 @@ pub fn write_all_at(file: &File, mut buffer: &[u8], mut offset: u64) -> io::Resu
 #[cfg(unix)]
 mod system {
     use super::{Command, File, Metadata, OpenOptions, Ownership, io};
+    use rustix::fs::OFlags;
     use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+
+    pub(super) const NO_FOLLOW: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
 
     pub(super) fn inode_and_ctime(metadata: &Metadata, _mtime_ns: i128) -> (u64, i128) {
         let seconds = i128::from(metadata.ctime()).saturating_mul(1_000_000_000);
@@ -146,8 +149,7 @@ mod system {
     }
 
     pub(super) fn no_follow(options: &mut OpenOptions) -> &mut OpenOptions {
-        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
-        options.custom_flags(flags.bits().cast_signed())
+        options.custom_flags(NO_FOLLOW.bits().cast_signed())
     }
 
     pub(crate) fn ownership(metadata: &Metadata) -> Ownership {
@@ -288,14 +290,14 @@ pub(crate) use parent::end_with_starter;
 
 #[cfg(target_os = "linux")]
 mod direct {
+    use super::system::NO_FOLLOW;
     use super::{File, OpenOptions, Path, io};
+    use rustix::fs::OFlags;
     use std::os::unix::fs::OpenOptionsExt as _;
 
     /// Opens a file for writes that go past the page cache, never through a symbolic link.
     pub(crate) fn open_direct(path: &Path) -> io::Result<File> {
-        let flags =
-            rustix::fs::OFlags::DIRECT | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
-        let flags = flags.bits().cast_signed();
+        let flags = (NO_FOLLOW | OFlags::DIRECT).bits().cast_signed();
         OpenOptions::new()
             .write(true)
             .custom_flags(flags)

@@ -92,11 +92,7 @@ impl Recall for Recalled<'_> {
 
 #[cfg(test)]
 mod tests {
-    use rustic_core::repofile::BlobType;
-
     use super::*;
-    use crate::id::PackId;
-    use crate::index::{IndexBlob, IndexPack};
 
     fn id(number: u8) -> ChunkId {
         ChunkId::from_bytes([number; 32])
@@ -104,22 +100,8 @@ mod tests {
 
     /// Five chunks, each as long as its number and one byte more.
     fn index() -> Index {
-        let blobs = (0..5).map(|number| IndexBlob {
-            id: id(number),
-            kind: BlobType::Data,
-            offset: 0,
-            length: 10,
-            uncompressed_length: Some(u32::from(number).saturating_add(1)),
-        });
-        let mut index = Index::default();
-        index.add(&IndexPack {
-            id: PackId::from_bytes([9; 32]),
-            blobs: blobs.collect(),
-            time: None,
-            size: None,
-        });
-        index.sort();
-        index
+        let length = |number| u32::from(number).saturating_add(1);
+        Index::of_one_pack((0..5).map(|number| (id(number), Some(length(number)))))
     }
 
     fn raw(number: u8) -> Vec<u8> {

@@ -19,6 +19,7 @@ use super::place::Place;
 const STRETCH_BYTES: u32 = 4 << 20;
 /// Bytes that nobody wants, read along to save a request.
 const GAP_BYTES: u32 = 64 << 10;
+
 /// Chunks of one pack that are read at once.
 struct Stretch<'a> {
     pack: PackNumber,

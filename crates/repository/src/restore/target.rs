@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use vrs_progress::Progress;
 
 use crate::chunking::Cutter;
-use crate::direct::DirectFile;
+use crate::direct::{self, DirectFile};
 use crate::error::{Error, Result};
 use crate::index::BlobLocation;
 use crate::ingest::require_regular;
@@ -163,15 +163,12 @@ impl Target {
             return self.clear(file, chunk.range(), progress);
         }
         progress.step("write target");
-        let failed = |error| self.error("write", Some(chunk.offset))(error);
         let direct = self.direct.as_ref();
-        if direct
-            .map_or(Ok(false), |direct| direct.write(content, chunk.offset))
-            .map_err(failed)?
-        {
+        let is_past_cache = direct::write_all_at(file, direct, content, chunk.offset)
+            .map_err(self.error("write", Some(chunk.offset)))?;
+        if is_past_cache {
             return Ok(());
         }
-        platform::write_all_at(file, content, chunk.offset).map_err(failed)?;
         self.flush_early(file, content.len() as u64)
     }
 
