@@ -13,8 +13,10 @@ use crate::platform;
 
 /// What every file system that can do without a copy asks of places in memory and in files, or less.
 const ALIGNMENT: usize = 4096;
-/// A stream is written in pieces of this size.
+/// So much is written at once.
 const PIECE_BYTES: usize = 1 << 20;
+/// Less than that is sooner copied into the page cache than written past it.
+const LEAST_BYTES: usize = 64 << 10;
 
 /// A buffer from which storage can take bytes without a copy. It keeps its memory, which is as much as the
 /// most that was asked for.
@@ -95,15 +97,110 @@ fn is_aligned(bytes: &[u8], offset: u64) -> bool {
         && is_multiple(offset)
 }
 
+/// Bytes that follow each other in a file, gathered until they are worth a write of their own. Memory: one piece.
+pub(crate) struct Run {
+    /// Holds a piece of the file that begins at a multiple of the alignment.
+    piece: AlignedBuffer,
+    /// Where the first byte of the run lies in the piece.
+    from: usize,
+    to: usize,
+    /// In the file, of the first byte.
+    offset: u64,
+}
+
+impl Run {
+    pub(crate) const fn new() -> Self {
+        Self {
+            piece: AlignedBuffer::new(),
+            from: 0,
+            to: 0,
+            offset: 0,
+        }
+    }
+
+    /// Forgets all bytes and begins anew.
+    pub(crate) const fn begin(&mut self, offset: u64) {
+        const ALIGNMENT_BYTES: u64 = ALIGNMENT as u64;
+        self.from = (offset % ALIGNMENT_BYTES) as usize;
+        self.to = self.from;
+        self.offset = offset;
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.from == self.to
+    }
+
+    const fn is_full(&self) -> bool {
+        self.to == PIECE_BYTES
+    }
+
+    /// Where its first byte belongs in the file.
+    pub(crate) const fn begins(&self) -> u64 {
+        self.offset
+    }
+
+    /// Where the next byte belongs.
+    pub(crate) const fn end(&self) -> u64 {
+        self.offset
+            .saturating_add(self.to.saturating_sub(self.from) as u64)
+    }
+
+    /// Takes as many bytes as there is room for, and returns how many.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> usize {
+        let piece = self.piece.room(PIECE_BYTES);
+        let room = piece.get_mut(self.to..).unwrap_or_default();
+        let taken = bytes.len().min(room.len());
+        if let (Some(room), Some(bytes)) = (room.get_mut(..taken), bytes.get(..taken)) {
+            room.copy_from_slice(bytes);
+        }
+        self.to = self.to.saturating_add(taken);
+        taken
+    }
+
+    /// Writes what it holds, and goes on behind it. Returns how many bytes went into the page cache.
+    pub(crate) fn write(&mut self, file: &File, direct: Option<&DirectFile>) -> io::Result<u64> {
+        let mut cached_bytes: u64 = 0;
+        let parts = self.parts();
+        let piece = self.piece.room(PIECE_BYTES);
+        let mut rest = piece.get(self.from..self.to).unwrap_or_default();
+        for length in parts {
+            let (part, after) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+            if !write_all_at(file, direct, part, self.offset)? {
+                cached_bytes = cached_bytes.saturating_add(part.len() as u64);
+            }
+            self.offset = self.offset.saturating_add(part.len() as u64);
+            rest = after;
+        }
+        self.begin(self.offset);
+        Ok(cached_bytes)
+    }
+
+    /// How long its parts are: up to the first place that is aligned, from there to the last one, and the rest.
+    fn parts(&self) -> impl Iterator<Item = usize> + use<> {
+        let first = self.from.next_multiple_of(ALIGNMENT).min(self.to);
+        let last = self.to.saturating_sub(self.to % ALIGNMENT).max(first);
+        let ends = if last.saturating_sub(first) < LEAST_BYTES {
+            [self.from, self.from, self.to]
+        } else {
+            [first, last, self.to]
+        };
+        let mut start = self.from;
+        let lengths = ends.into_iter().map(move |end| {
+            let length = end.saturating_sub(start);
+            start = end;
+            length
+        });
+        lengths.filter(|length| *length > 0)
+    }
+}
+
 /// Fills a new file from its start. Memory: one piece.
 pub(crate) struct DirectStream<'a> {
     file: &'a File,
     path: &'a Path,
     /// From the first whole piece on.
     direct: Option<DirectFile>,
-    piece: AlignedBuffer,
-    filled: usize,
-    offset: u64,
+    run: Run,
 }
 
 impl<'a> DirectStream<'a> {
@@ -112,25 +209,16 @@ impl<'a> DirectStream<'a> {
             file,
             path,
             direct: None,
-            piece: AlignedBuffer::new(),
-            filled: 0,
-            offset: 0,
+            run: Run::new(),
         }
     }
 }
 
 impl Write for DirectStream<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = self.piece.room(PIECE_BYTES);
-        let room = room.get_mut(self.filled..).unwrap_or_default();
-        let taken = bytes.len().min(room.len());
-        let (room, bytes) = (room.get_mut(..taken), bytes.get(..taken));
-        if let (Some(room), Some(bytes)) = (room, bytes) {
-            room.copy_from_slice(bytes);
-        }
-        self.filled = self.filled.saturating_add(taken);
-        if self.filled == PIECE_BYTES {
-            if self.offset == 0 {
+        let taken = self.run.take(bytes);
+        if self.run.is_full() {
+            if self.run.offset == 0 {
                 self.direct = DirectFile::beside(self.file, self.path);
             }
             self.flush()?;
@@ -138,12 +226,8 @@ impl Write for DirectStream<'_> {
         Ok(taken)
     }
 
-    /// Hands over what it has. What follows is written in the usual way, unless that was a whole piece.
     fn flush(&mut self) -> io::Result<()> {
-        let piece = self.piece.room(self.filled);
-        write_all_at(self.file, self.direct.as_ref(), piece, self.offset)?;
-        self.offset = self.offset.saturating_add(self.filled as u64);
-        self.filled = 0;
+        self.run.write(self.file, self.direct.as_ref())?;
         Ok(())
     }
 }
@@ -181,6 +265,50 @@ mod tests {
             stream.flush().unwrap();
             assert!(std::fs::read(&path).unwrap() == bytes);
         }
+    }
+
+    #[test]
+    fn runs_arrive_wherever_they_begin_and_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.sav");
+        let bytes: Vec<u8> = (0..PIECE_BYTES * 3)
+            .map(|at| (at / 3 % 251) as u8)
+            .collect();
+        let ends = [
+            0,
+            1,
+            4095,
+            4097,
+            70_000,
+            270_000,
+            274_096,
+            PIECE_BYTES + 5,
+            bytes.len(),
+        ];
+        let file = File::create(&path).unwrap();
+        let direct = DirectFile::beside(&file, &path);
+        let mut run = Run::new();
+        for pair in ends.windows(2).rev() {
+            run.begin(pair[0] as u64);
+            let mut rest = &bytes[pair[0]..pair[1]];
+            let mut cached_bytes = 0;
+            while !rest.is_empty() {
+                rest = &rest[run.take(rest)..];
+                assert_eq!(
+                    run.is_full(),
+                    !rest.is_empty() || run.end().is_multiple_of(PIECE_BYTES as u64)
+                );
+                cached_bytes += run.write(&file, direct.as_ref()).unwrap();
+                assert!(run.is_empty());
+            }
+            assert_eq!(run.end(), pair[1] as u64);
+            let length = (pair[1] - pair[0]) as u64;
+            assert!(cached_bytes <= length);
+            if direct.is_some() && pair[1] - pair[0] > 2 * LEAST_BYTES {
+                assert!(cached_bytes < 2 * ALIGNMENT as u64 + LEAST_BYTES as u64);
+            }
+        }
+        assert!(std::fs::read(&path).unwrap() == bytes);
     }
 
     #[cfg(target_os = "linux")]

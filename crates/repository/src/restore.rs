@@ -1,8 +1,8 @@
 //! Bringing local files into the state they have in a snapshot, in place.
 //!
-//! First everything local is looked at ([`survey`]), which is also the whole plan. Then chunks that
-//! lie elsewhere on this host are moved ([`moves`]), zeros are punched, the rest is fetched
-//! ([`fetch`]), and at the very end the files are flushed and get their modification times.
+//! First everything local is looked at ([`survey`]), which is also the whole plan. Then zeros are punched and
+//! chunks are brought to their places ([`transfer`]), and at the very end the files are flushed and get their
+//! modification times.
 //!
 //! Guarantees: a byte is written only after its chunk was found equal to its id; a file that is
 //! right already is not written to; a run after a cut looks again and does only what is missing.
@@ -18,10 +18,12 @@ mod search;
 mod sources;
 mod survey;
 mod target;
+mod transfer;
+mod writer;
 
 use std::sync::Arc;
 
-use vrs_progress::{Counter, Phase, Progress};
+use vrs_progress::{Phase, Progress};
 
 use crate::error::{Error, Result};
 use crate::loaded_index::LoadedIndex;
@@ -29,12 +31,10 @@ use crate::repository::ResticRepository;
 use crate::sink::ZeroChunks;
 use crate::store::{RestoreRequest, RestoreStats};
 
-use fetch::fetch;
 use known::KnownFiles;
-use moves::carry_out;
-use place::Place;
 use survey::{State, Survey};
 use target::Target;
+use transfer::carry_out;
 
 /// Storage, far away or here, needs more requests under way than there are processors.
 const LEAST_THREADS: usize = 4;
@@ -152,8 +152,7 @@ impl<'a> Restore<'a> {
         stats
     }
 
-    fn execute(&mut self, mut survey: Survey, stats: &mut RestoreStats) -> Result<()> {
-        let mut needs = self.needs();
+    fn execute(&mut self, survey: Survey, stats: &mut RestoreStats) -> Result<()> {
         let to_write = stats.total_bytes.saturating_sub(stats.in_place_bytes);
         self.progress.phase(Phase {
             name: "restoring",
@@ -163,42 +162,14 @@ impl<'a> Restore<'a> {
         for target in &mut self.targets {
             target.open_for_writing(self.progress)?;
         }
-        for chunk in carry_out(self, &mut survey, &needs)? {
-            let bytes = self.bytes_of(self.needs_of(&needs, chunk));
-            stats.local_bytes = stats.local_bytes.saturating_sub(bytes);
-            stats.fetched_bytes = stats.fetched_bytes.saturating_add(bytes);
-            stats.fetched_chunks = stats.fetched_chunks.saturating_add(1);
-        }
-        self.retain_sought(&mut needs, &survey.sources);
-        drop(survey);
-        for target in &self.targets {
-            self.go_on()?;
-            target.make_room(self.progress)?;
-        }
-        let fetched = fetch(self, needs);
+        let carried_out = carry_out(self, survey, stats);
         // Also after a failure: what was written shall survive, and the next run builds on it.
         for target in &self.targets {
             target.sync(self.progress)?;
         }
-        fetched?;
+        carried_out?;
         self.targets
             .iter()
             .try_for_each(|target| target.finish(self.progress))
-    }
-
-    fn bytes_of(&self, needs: &[Place]) -> u64 {
-        let chunks = needs.iter().filter_map(|place| self.stored(*place));
-        chunks.map(|chunk| u64::from(chunk.length_bytes)).sum()
-    }
-
-    /// Writes a verified chunk to all its places.
-    fn write(&self, needs: &[Place], content: &[u8]) -> Result<()> {
-        for place in needs {
-            if let Some((target, chunk)) = self.target(*place) {
-                target.write_chunk(chunk, content, self.progress)?;
-                self.progress.add(Counter::Scanned, content.len() as u64);
-            }
-        }
-        Ok(())
     }
 }

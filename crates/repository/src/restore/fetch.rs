@@ -1,5 +1,5 @@
-//! Fetching chunks from the repository: neighbouring ones at once, from several packs at the same
-//! time. A chunk that cannot be had does not keep the others from being written.
+//! Fetching chunks from the repository: neighbouring ones at once. A chunk that cannot be had does not keep the
+//! others from being written.
 
 use std::sync::Mutex;
 
@@ -10,10 +10,12 @@ use crate::blob::Unsealer;
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use crate::index::{BlobLocation, PackNumber};
-use crate::parallel::{self, lock};
+use crate::parallel::lock;
+use crate::repository::ResticRepository;
 
 use super::Restore;
 use super::place::Place;
+use super::writer::Writer;
 
 /// Read at once at most, unless a single chunk is longer.
 const STRETCH_BYTES: u32 = 4 << 20;
@@ -21,7 +23,7 @@ const STRETCH_BYTES: u32 = 4 << 20;
 const GAP_BYTES: u32 = 64 << 10;
 
 /// Chunks of one pack that are read at once.
-struct Stretch<'a> {
+pub(super) struct Stretch<'a> {
     pack: PackNumber,
     offset: u32,
     end: u32,
@@ -35,44 +37,121 @@ struct Failure {
     error: Error,
 }
 
-/// Fetches and writes all chunks. Fails after everything that can be had is written.
-pub(super) fn fetch(restore: &Restore<'_>, mut needs: Vec<Place>) -> Result<()> {
-    needs.sort_unstable_by_key(|place| {
-        let lies = restore.location(*place);
-        let lies = lies.map(|location| (location.pack, location.offset));
-        (lies, restore.number(*place), *place)
-    });
-    let failure: Mutex<Option<Failure>> = Mutex::new(None);
-    parallel::each(
-        restore.waiting_threads(),
-        stretches(restore, &needs).map(Ok),
-        || Ok(Unsealer::new(&restore.repository.key)),
-        |unsealer, stretch| {
-            restore.go_on()?;
-            fetch_stretch(restore, &stretch, unsealer, &failure)
-        },
-        |()| {},
-    )?;
-    let failure = lock(&failure).take();
-    failure.map_or(Ok(()), |failure| Err(restore.incomplete(failure)))
+/// What can be had, and what could not.
+pub(super) struct Fetcher<'a> {
+    restore: &'a Restore<'a>,
+    failure: Mutex<Option<Failure>>,
 }
 
-/// Cuts a list that is sorted by where the chunks lie in the repository.
-fn stretches<'a>(
-    restore: &'a Restore<'_>,
-    mut rest: &'a [Place],
-) -> impl Iterator<Item = Stretch<'a>> + 'a {
-    std::iter::from_fn(move || {
-        let mut stretch = Stretch::of(restore.location(*rest.first()?)?);
-        let grown = |place: &&Place| {
-            restore
-                .location(**place)
-                .is_some_and(|next| stretch.grow(next))
+impl<'a> Fetcher<'a> {
+    pub(super) const fn new(restore: &'a Restore<'a>) -> Self {
+        Self {
+            restore,
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// An error where a chunk could not be had.
+    pub(super) fn finish(self) -> Result<()> {
+        let failure = lock(&self.failure).take();
+        failure.map_or(Ok(()), |failure| Err(self.restore.incomplete(failure)))
+    }
+
+    /// Sorts needs by where the chunks lie in the repository.
+    pub(super) fn sort(&self, needs: &mut [Place]) {
+        let restore = self.restore;
+        needs.sort_unstable_by_key(|place| {
+            let lies = restore.location(*place);
+            let lies = lies.map(|location| (location.pack, location.offset));
+            (lies, restore.number(*place), *place)
+        });
+    }
+
+    /// Cuts a list that was sorted.
+    pub(super) fn stretches<'n>(
+        &'n self,
+        mut rest: &'n [Place],
+    ) -> impl Iterator<Item = Stretch<'n>> + 'n {
+        let restore = self.restore;
+        std::iter::from_fn(move || {
+            let mut stretch = Stretch::of(restore.location(*rest.first()?)?);
+            let grown = |place: &&Place| {
+                restore
+                    .location(**place)
+                    .is_some_and(|next| stretch.grow(next))
+            };
+            let (needs, after) = rest.split_at_checked(rest.iter().take_while(grown).count())?;
+            rest = after;
+            Some(Stretch { needs, ..stretch })
+        })
+    }
+
+    /// Writes what it can have.
+    pub(super) fn fetch(
+        &self,
+        stretch: &Stretch<'_>,
+        unsealer: &mut Unsealer<'_>,
+        writer: &mut Writer<'_>,
+    ) -> Result<()> {
+        let (repository, index) = (self.restore.repository, &self.restore.loaded.index);
+        let mut content = self.read(stretch)?;
+        for (chunk, needs) in self.restore.by_chunk(stretch.needs) {
+            let Some((id, location)) = index.chunk(chunk) else {
+                continue;
+            };
+            let sealed = stretch.part(&mut content, &location);
+            let raw = sealed.and_then(|sealed| unsealer.unseal(&id, &location, sealed).ok());
+            if let Some(raw) = raw {
+                writer.put(needs, raw)?;
+                continue;
+            }
+            match one_by_one(repository, &id) {
+                Ok(raw) => writer.put(needs, &raw)?,
+                Err(error) if error.is_of_whole_storage() => return Err(error),
+                Err(error) => self.note(needs, error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing where the pack cannot be read.
+    fn read(&self, stretch: &Stretch<'_>) -> Result<Vec<u8>> {
+        let Restore {
+            repository,
+            loaded,
+            progress,
+            ..
+        } = self.restore;
+        let pack = loaded.index.pack(stretch.pack);
+        let length_bytes = stretch.end.saturating_sub(stretch.offset);
+        let read = pack.map(|pack| {
+            let (backend, offset) = (&repository.backend, stretch.offset);
+            backend.read_pack(pack.id, offset, length_bytes)
+        });
+        // No copy where nobody else holds the bytes.
+        let content = match read {
+            Some(Err(error)) if error.is_of_whole_storage() => return Err(error),
+            read => read.and_then(Result::ok).map_or_else(Vec::new, Vec::from),
         };
-        let (needs, after) = rest.split_at_checked(rest.iter().take_while(grown).count())?;
-        rest = after;
-        Some(Stretch { needs, ..stretch })
-    })
+        progress.add(Counter::Fetched, content.len() as u64);
+        Ok(content)
+    }
+
+    fn note(&self, needs: &[Place], error: Error) {
+        let mut failure = lock(&self.failure);
+        let count = needs.len() as u64;
+        match (failure.as_mut(), needs.first()) {
+            (Some(known), _) => known.more = known.more.saturating_add(count),
+            (None, Some(place)) => {
+                *failure = Some(Failure {
+                    place: *place,
+                    more: count.saturating_sub(1),
+                    error,
+                })
+            }
+            (None, None) => {}
+        }
+    }
 }
 
 impl Stretch<'_> {
@@ -105,70 +184,13 @@ impl Stretch<'_> {
     }
 }
 
-fn fetch_stretch(
-    restore: &Restore<'_>,
-    stretch: &Stretch<'_>,
-    unsealer: &mut Unsealer<'_>,
-    failure: &Mutex<Option<Failure>>,
-) -> Result<()> {
-    let (repository, index) = (restore.repository, &restore.loaded.index);
-    let pack = index.pack(stretch.pack).map(|pack| pack.id);
-    let length_bytes = stretch.end.saturating_sub(stretch.offset);
-    let read = |pack| {
-        repository
-            .backend
-            .read_pack(pack, stretch.offset, length_bytes)
-    };
-    // No copy where nobody else holds the bytes.
-    let mut content = match pack.map(read) {
-        Some(Err(error)) if error.is_of_whole_storage() => return Err(error),
-        read => read.and_then(Result::ok).map_or_else(Vec::new, Vec::from),
-    };
-    restore.progress.add(Counter::Fetched, content.len() as u64);
-    for (chunk, needs) in restore.by_chunk(stretch.needs) {
-        let Some((id, location)) = index.chunk(chunk) else {
-            continue;
-        };
-        let sealed = stretch.part(&mut content, &location);
-        let raw = sealed.and_then(|sealed| unsealer.unseal(&id, &location, sealed).ok());
-        if let Some(raw) = raw {
-            restore.write(needs, raw)?;
-            continue;
-        }
-        match one_by_one(restore, &id) {
-            Ok(raw) => restore.write(needs, &raw)?,
-            Err(error) if error.is_of_whole_storage() => return Err(error),
-            Err(error) => note(failure, needs, error),
-        }
-    }
-    Ok(())
-}
-
 /// The slow way, which also tries other packs that hold the chunk and says what is wrong.
-fn one_by_one(restore: &Restore<'_>, id: &ChunkId) -> Result<Vec<u8>> {
-    let raw = restore.repository.read_blob(BlobType::Data, id)?;
+fn one_by_one(repository: &ResticRepository, id: &ChunkId) -> Result<Vec<u8>> {
+    let raw = repository.read_blob(BlobType::Data, id)?;
     raw.ok_or_else(|| {
-        restore
-            .repository
-            .backend
-            .damaged(format!("chunk {}", id.short()), "it is in no index")
+        let what = format!("chunk {}", id.short());
+        repository.backend.damaged(what, "it is in no index")
     })
-}
-
-fn note(failure: &Mutex<Option<Failure>>, needs: &[Place], error: Error) {
-    let mut failure = lock(failure);
-    let count = needs.len() as u64;
-    match (failure.as_mut(), needs.first()) {
-        (Some(known), _) => known.more = known.more.saturating_add(count),
-        (None, Some(place)) => {
-            *failure = Some(Failure {
-                place: *place,
-                more: count.saturating_sub(1),
-                error,
-            })
-        }
-        (None, None) => {}
-    }
 }
 
 impl Restore<'_> {

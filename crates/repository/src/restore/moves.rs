@@ -1,89 +1,106 @@
 //! Copying chunks that lie elsewhere on this host, also inside the file that is being overwritten.
 //!
-//! A chunk is read before the place where it lies is overwritten: copies are ordered by these
+//! A chunk is read before the place where it lies is overwritten: such copies are ordered by these
 //! dependencies, and where they run in a circle one chunk of the circle is held in memory. What
 //! turns out to be another chunk than expected is left to fetching.
 
 use std::collections::HashMap;
+use std::fs::File;
 
+use crate::direct::AlignedBuffer;
 use crate::error::Result;
 use crate::index::ChunkNumber;
-use crate::parallel;
 use crate::platform;
 
 use super::Restore;
 use super::place::Place;
 use super::search::Seed;
 use super::sources::{LocalFile, Source};
-use super::survey::Survey;
+use super::writer::Writer;
 
 /// Chunks held at the same time; beyond that a chunk is fetched.
 const HELD_BYTES: usize = 64 << 20;
 
-/// Copies what lies on this host. Returns chunks that turned out not to, which are sought again.
-pub(super) fn carry_out(
-    restore: &Restore<'_>,
-    survey: &mut Survey,
-    needs: &[Place],
+/// Copies what lies where this restore writes. Returns chunks that turned out not to lie there.
+pub(super) fn move_overwritten(
+    copier: &Copier<'_>,
+    moving: Vec<Source>,
 ) -> Result<Vec<ChunkNumber>> {
-    let Survey { sources, seeds } = survey;
-    let copier = Copier {
-        restore,
-        seeds,
-        needs,
-    };
-    // First, because any other write may overwrite what they need.
-    let moving = std::mem::take(&mut sources.moving);
-    let mut failed = Scheduler::new(&copier, moving).run()?;
-    let staying = std::mem::take(&mut sources.staying);
-    parallel::each_short(
-        restore.waiting_threads(),
-        staying.iter(),
-        |source| {
-            restore.go_on()?;
-            match copier.read(source) {
-                Some(content) => copier.write(source, &content).map(|()| None),
-                None => Ok(Some(source.chunk)),
-            }
-        },
-        |chunk| failed.extend(chunk),
-    )?;
-    failed.iter().for_each(|chunk| sources.lost(*chunk));
-    Ok(failed)
+    let mut scheduler = Scheduler::new(copier, moving);
+    scheduler.run()?;
+    Ok(scheduler.failed)
 }
 
-struct Copier<'a> {
+/// Knows where everything is.
+pub(super) struct Copier<'a> {
     restore: &'a Restore<'a>,
     seeds: &'a [Seed],
-    /// Of the whole restore.
+    /// Of all that is copied.
     needs: &'a [Place],
 }
 
 impl<'a> Copier<'a> {
-    /// The chunk, or None when something else lies there now.
-    fn read(&self, source: &Source) -> Option<Vec<u8>> {
-        let file = match source.file {
-            LocalFile::Target(number) => {
-                let target = self.restore.targets.get(number as usize)?;
-                target.file.as_ref()?
-            }
-            LocalFile::Seed(number) => &self.seeds.get(number as usize)?.file,
+    pub(super) const fn new(
+        restore: &'a Restore<'a>,
+        seeds: &'a [Seed],
+        needs: &'a [Place],
+    ) -> Self {
+        Self {
+            restore,
+            seeds,
+            needs,
+        }
+    }
+
+    pub(super) const fn restore(&self) -> &'a Restore<'a> {
+        self.restore
+    }
+
+    /// Reads a chunk, of whose length `content` is. False when something else lies there now.
+    fn read(&self, source: &Source, content: &mut [u8]) -> bool {
+        let wanted = self.restore.loaded.index.chunk(source.chunk);
+        let (Some(file), Some((wanted, _))) = (self.file(source), wanted) else {
+            return false;
         };
-        let (wanted, _) = self.restore.loaded.index.chunk(source.chunk)?;
-        let mut content = vec![0; source.length_bytes as usize];
-        let read = platform::read_full_at(file, &mut content, source.offset);
-        let as_expected = read.is_ok_and(|read| read == content.len())
-            && self.restore.zeros.id_of(&content) == wanted;
-        as_expected.then_some(content)
+        let read = platform::read_full_at(file, content, source.offset);
+        read.is_ok_and(|read| read == content.len()) && self.restore.zeros.id_of(content) == wanted
+    }
+
+    fn file(&self, source: &Source) -> Option<&'a File> {
+        match source.file {
+            LocalFile::Target(number) => self.restore.targets.get(number as usize)?.file.as_ref(),
+            LocalFile::Seed(number) => Some(&self.seeds.get(number as usize)?.file),
+        }
     }
 
     /// All places that a chunk must go to.
     fn places(&self, source: &Source) -> &'a [Place] {
         self.restore.needs_of(self.needs, source.chunk)
     }
+}
 
-    fn write(&self, source: &Source, content: &[u8]) -> Result<()> {
-        self.restore.write(self.places(source), content)
+/// Copies chunks one after the other. Every thread has its own.
+pub(super) struct Mover<'a> {
+    copier: &'a Copier<'a>,
+    buffer: AlignedBuffer,
+}
+
+impl<'a> Mover<'a> {
+    pub(super) const fn new(copier: &'a Copier<'a>) -> Self {
+        Self {
+            copier,
+            buffer: AlignedBuffer::new(),
+        }
+    }
+
+    /// False when something else lies there now.
+    pub(super) fn copy(&mut self, source: &Source, writer: &mut Writer<'_>) -> Result<bool> {
+        let content = self.buffer.room(source.length_bytes as usize);
+        let is_there = self.copier.read(source, content);
+        if is_there {
+            writer.put(self.copier.places(source), content)?;
+        }
+        Ok(is_there)
     }
 }
 
@@ -98,12 +115,16 @@ enum Progress {
 /// Orders copies whose sources are overwritten by the restore.
 struct Scheduler<'a> {
     copier: &'a Copier<'a>,
+    mover: Mover<'a>,
+    writer: Writer<'a>,
     /// Sorted by where their source begins.
     copies: Vec<Source>,
     progress: Vec<Progress>,
     longest_source_bytes: u64,
     held: HashMap<usize, Option<Vec<u8>>>,
     held_bytes: usize,
+    /// Chunks whose source was not what it should be.
+    failed: Vec<ChunkNumber>,
 }
 
 impl<'a> Scheduler<'a> {
@@ -118,32 +139,34 @@ impl<'a> Scheduler<'a> {
         let progress = vec![Progress::Waiting; copies.len()];
         Self {
             copier,
+            mover: Mover::new(copier),
+            writer: Writer::new(copier.restore),
             copies,
             progress,
             longest_source_bytes,
             held: HashMap::new(),
             held_bytes: 0,
+            failed: Vec::new(),
         }
     }
 
-    /// Does all copies. Returns the chunks whose source was not what it should be.
-    fn run(mut self) -> Result<Vec<ChunkNumber>> {
-        let mut failed = Vec::new();
+    /// Does all copies.
+    fn run(&mut self) -> Result<()> {
         for first in 0..self.copies.len() {
             if self.progress.get(first) == Some(&Progress::Waiting) {
-                self.run_from(first, &mut failed)?;
+                self.run_from(first)?;
             }
         }
-        Ok(failed)
+        self.writer.flush()
     }
 
     /// Does one copy after everything that it would overwrite.
-    fn run_from(&mut self, first: usize, failed: &mut Vec<ChunkNumber>) -> Result<()> {
+    fn run_from(&mut self, first: usize) -> Result<()> {
         let mut path = vec![(first, self.start(first))];
         while let Some((number, blockers)) = path.last_mut() {
             let (number, blocker) = (*number, blockers.pop());
             let Some(blocker) = blocker else {
-                self.finish(number, failed)?;
+                self.finish(number)?;
                 path.pop();
                 continue;
             };
@@ -202,11 +225,11 @@ impl<'a> Scheduler<'a> {
         };
         let length_bytes = copy.length_bytes as usize;
         let room = HELD_BYTES.saturating_sub(self.held_bytes);
-        let content = if length_bytes <= room {
-            self.copier.read(copy)
-        } else {
-            None
-        };
+        let content = (length_bytes <= room).then(|| vec![0; length_bytes]);
+        let content = content.and_then(|mut content| {
+            let is_there = self.copier.read(copy, &mut content);
+            is_there.then_some(content)
+        });
         self.held_bytes = self
             .held_bytes
             .saturating_add(content.as_ref().map_or(0, Vec::len));
@@ -214,26 +237,24 @@ impl<'a> Scheduler<'a> {
         Ok(())
     }
 
-    fn finish(&mut self, number: usize, failed: &mut Vec<ChunkNumber>) -> Result<()> {
+    fn finish(&mut self, number: usize) -> Result<()> {
         self.copier.restore.go_on()?;
         self.set(number, Progress::Done);
         let Some(copy) = self.copies.get(number) else {
             return Ok(());
         };
-        let held = self.held.remove(&number);
-        if let Some(Some(content)) = &held {
-            self.held_bytes = self.held_bytes.saturating_sub(content.len());
-        }
-        let content = match held {
-            Some(held) => held,
-            None => self.copier.read(copy),
-        };
-        match content {
-            Some(content) => self.copier.write(copy, &content),
-            None => {
-                failed.push(copy.chunk);
-                Ok(())
+        let is_copied = match self.held.remove(&number) {
+            Some(Some(content)) => {
+                self.held_bytes = self.held_bytes.saturating_sub(content.len());
+                self.writer.put(self.copier.places(copy), &content)?;
+                true
             }
+            Some(None) => false,
+            None => self.mover.copy(copy, &mut self.writer)?,
+        };
+        if !is_copied {
+            self.failed.push(copy.chunk);
         }
+        Ok(())
     }
 }

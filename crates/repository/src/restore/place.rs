@@ -68,10 +68,17 @@ impl Restore<'_> {
         })
     }
 
-    /// Leaves those that have to be fetched.
-    pub(super) fn retain_sought(&self, needs: &mut Vec<Place>, sources: &Sources) {
-        let is_sought = |chunk| sources.is_sought(chunk);
-        needs.retain(|place| self.number(*place).is_some_and(is_sought));
+    /// Takes out those that have to be fetched. Of a restore to nothing that is all of them, without a copy.
+    pub(super) fn split_sought(&self, needs: &mut Vec<Place>, sources: &Sources) -> Vec<Place> {
+        let number = |place: &Place| self.number(*place);
+        let is_sought = |place: &Place| number(place).is_some_and(|chunk| sources.is_sought(chunk));
+        let count = needs.iter().filter(|place| is_sought(place)).count();
+        if count == needs.len() {
+            return std::mem::take(needs);
+        }
+        let mut sought = Vec::with_capacity(count);
+        sought.extend(needs.extract_if(.., |place| is_sought(place)));
+        sought
     }
 
     /// The needs of each chunk.

@@ -96,8 +96,9 @@ impl Sources {
     }
 
     /// What was expected there is not.
-    pub(super) fn lost(&mut self, chunk: ChunkNumber) {
-        self.sought.grow_and_insert(chunk.place());
+    pub(super) fn lost(&mut self, chunks: &[ChunkNumber]) {
+        let places = chunks.iter().map(|chunk| chunk.place());
+        places.for_each(|place| self.sought.grow_and_insert(place));
     }
 
     /// Once all targets are compared, only what is missing is sought; and some of that is in place elsewhere.

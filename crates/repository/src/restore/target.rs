@@ -11,14 +11,14 @@ use std::time::SystemTime;
 use vrs_progress::Progress;
 
 use crate::chunking::Cutter;
-use crate::direct::{self, DirectFile};
+use crate::direct::{self, DirectFile, Run};
 use crate::error::{Error, Result};
 use crate::index::BlobLocation;
 use crate::ingest::require_regular;
 use crate::layout::{ChunkList, StoredChunk};
 use crate::platform;
 use crate::repository::ResticRepository;
-use crate::sink::{ZeroChunks, is_zero};
+use crate::sink::ZeroChunks;
 use crate::store::{FileStamp, RestoreFile, TreePath};
 use crate::tree::FoundFile;
 
@@ -57,7 +57,7 @@ pub(super) struct Target {
     pub(super) local_bytes: u64,
     modified: Option<SystemTime>,
     mode: Option<u32>,
-    existed: bool,
+    pub(super) existed: bool,
     writable: bool,
     written_bytes: AtomicU64,
 }
@@ -149,27 +149,38 @@ impl Target {
         self.file.as_ref().filter(|_| self.writable)
     }
 
-    /// Writes the content of a chunk to its place; zeros become a hole.
-    pub(super) fn write_chunk(
-        &self,
-        chunk: usize,
-        content: &[u8],
-        progress: &dyn Progress,
-    ) -> Result<()> {
-        let (Some(file), Some(chunk)) = (self.writable(), self.chunks.get(chunk)) else {
+    /// Writes bytes to their place.
+    pub(super) fn write(&self, content: &[u8], offset: u64, progress: &dyn Progress) -> Result<()> {
+        let Some(file) = self.writable() else {
             return Ok(());
         };
-        if is_zero(content) {
-            return self.clear(file, chunk.range(), progress);
-        }
         progress.step("write target");
-        let direct = self.direct.as_ref();
-        let is_past_cache = direct::write_all_at(file, direct, content, chunk.offset)
-            .map_err(self.error("write", Some(chunk.offset)))?;
+        let is_past_cache = direct::write_all_at(file, self.direct.as_ref(), content, offset)
+            .map_err(self.error("write", Some(offset)))?;
         if is_past_cache {
             return Ok(());
         }
         self.flush_early(file, content.len() as u64)
+    }
+
+    /// Writes what a run holds.
+    pub(super) fn write_run(&self, run: &mut Run, progress: &dyn Progress) -> Result<()> {
+        let Some(file) = self.writable() else {
+            run.begin(run.end());
+            return Ok(());
+        };
+        progress.step("write target");
+        let offset = run.begins();
+        let cached_bytes = run
+            .write(file, self.direct.as_ref())
+            .map_err(self.error("write", Some(offset)))?;
+        self.flush_early(file, cached_bytes)
+    }
+
+    /// Makes a hole where zeros belong.
+    pub(super) fn write_zeros(&self, range: Range<u64>, progress: &dyn Progress) -> Result<()> {
+        let file = self.writable();
+        file.map_or(Ok(()), |file| self.clear(file, range, progress))
     }
 
     /// Lets the storage begin with what was written. Only [`Self::sync`] promises anything.
