@@ -12,15 +12,18 @@ use fastcdc::v2020::{FastCDC, Normalization};
 use crate::error::{Error, Result};
 use crate::store::Chunking;
 
-/// Small files are one chunk up to this size, and read at once; larger files are read so much at a
-/// time.
-pub(crate) const READ_BYTES: u64 = 4 << 20;
+/// Small files are one chunk up to this size.
+pub(crate) const WHOLE_BYTES: u64 = 4 << 20;
+
+/// Files are read so much at a time, or a chunk if that is longer. What was read is then still in the processor's
+/// cache when it is hashed.
+pub(crate) const READ_BYTES: u64 = 1 << 20;
 
 /// Content-defined chunks are read and go to a thread so much at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
 const SMALLEST_CHUNK_BYTES: u32 = 1 << 10;
-const LARGEST_CHUNK_BYTES: u32 = 4 << 20;
+const LARGEST_CHUNK_BYTES: u32 = WHOLE_BYTES as u32;
 
 /// Chunks of one size, on a grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -340,8 +343,8 @@ mod tests {
     #[test]
     fn reads_end_on_grid_points() {
         let reads: Vec<_> = grid(512 << 10, 100).reads(0..(9 << 20)).collect();
-        assert_eq!(reads.len(), 3);
-        assert_eq!(reads[0], 0..(4 << 20) + 100);
+        assert_eq!(reads.len(), 9);
+        assert_eq!(reads[0], 0..(1 << 20) + 100);
     }
 
     #[test]

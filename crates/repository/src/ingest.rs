@@ -11,7 +11,7 @@ use vrs_progress::{Phase, Progress};
 
 use crate::adopt;
 use crate::block_list::BlockList;
-use crate::chunking::{Cutter, READ_BYTES};
+use crate::chunking::{Cutter, WHOLE_BYTES};
 use crate::error::{Error, Result};
 use crate::id::SnapshotId;
 use crate::intake::{Intake, Tally};
@@ -186,7 +186,7 @@ impl Ingest for ResticIngest<'_> {
             recognised_bytes: 0,
             new_chunks: 0,
         };
-        for raw in content.chunks(READ_BYTES as usize) {
+        for raw in content.chunks(WHOLE_BYTES as usize) {
             let id = self.zeros.id_of(raw);
             let (chunk, is_new) = self.sink.store(&mut sealer, id, raw)?;
             if is_new {

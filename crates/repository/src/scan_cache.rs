@@ -26,7 +26,7 @@ use secrecy::zeroize::Zeroize;
 use tempfile::NamedTempFile;
 use vrs_progress::Progress;
 
-use crate::chunking::{Cutter, READ_BYTES, SeenHash};
+use crate::chunking::{Cutter, SeenHash, WHOLE_BYTES};
 use crate::id::ChunkId;
 use crate::index::Index;
 use crate::platform;
@@ -34,7 +34,7 @@ use crate::repository::ResticRepository;
 use crate::seen_chunks::{Recalled, SeenChunks};
 
 /// A smaller file is hashed before its cache is read.
-const SMALLEST_FILE_BYTES: u64 = 4 * READ_BYTES;
+const SMALLEST_FILE_BYTES: u64 = 4 * WHOLE_BYTES;
 
 /// The image is gone, or nobody takes snapshots of it any more.
 const UNUSED_FOR: Duration = Duration::from_secs(90 * 24 * 60 * 60);

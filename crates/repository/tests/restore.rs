@@ -266,6 +266,50 @@ fn a_file_whose_content_is_known_is_read_only_where_something_is_moved() {
     assert!(std::fs::read(&file).unwrap() == wanted);
 }
 
+/// As a file that rots, which leaves no trace in its times.
+#[test]
+fn what_does_not_lie_where_it_should_is_fetched() {
+    let (sandbox, repository) = shared();
+    let blocks: Vec<u8> = (60..120).collect();
+    let mut moved = blocks.clone();
+    moved.rotate_left(7);
+    let (wanted, present) = (file_of(&blocks, 9), file_of(&moved, 9));
+    let file = sandbox.write("rotten", &wanted);
+    let first = take(repository, &[source("rotten", &file, GRID)]);
+    std::fs::write(&file, &present).unwrap();
+    let second = take(repository, &[source("rotten", &file, GRID)]);
+    let repository = &sandbox.open();
+    let mut rotten = present;
+    let offset = 512 + 30 * BLOCK;
+    rotten[offset] ^= 1;
+    std::fs::write(&file, &rotten).unwrap();
+    let known = || {
+        Some(KnownFile {
+            stamp: FileStamp::of(&file).unwrap(),
+            snapshot: second.id,
+            path: path("rotten"),
+        })
+    };
+    let fresh = sandbox.path("from rotten");
+    let mut beside = request(first.id, &[("rotten", &fresh)]);
+    beside.seeds = vec![SeedFile {
+        local: file.clone(),
+        chunking: GRID,
+        known: known(),
+    }];
+    let mut over = request(first.id, &[("rotten", &file)]);
+    over.files[0].known = known();
+    for (request, target) in [(beside, &fresh), (over, &file)] {
+        let plan = repository.plan_restore(&request, &NoProgress).unwrap();
+        assert_eq!(plan.fetched_chunks, 0, "{plan:?}");
+        let stats = repository.restore(&request, &NoProgress).unwrap();
+        assert_eq!(stats.fetched_chunks, 1, "{stats:?}");
+        assert_eq!(stats.fetched_bytes, BLOCK as u64, "{stats:?}");
+        assert_eq!(sum(&stats), sum(&plan), "{stats:?}");
+        assert!(std::fs::read(target).unwrap() == wanted);
+    }
+}
+
 #[test]
 fn zeros_become_holes() {
     let (sandbox, repository) = shared();
