@@ -5,7 +5,8 @@
 //! can be changed in the ways that matter to snapshots: guest writes, VirtualBox snapshots taken,
 //! restored and deleted, growth and compaction, a saved state.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
@@ -144,12 +145,32 @@ impl SampleMachine {
 
     /// Gives the machine a saved state.
     pub fn save_state_as(&mut self, saved_state: &SavedStateFile) {
+        self.write_state(|file| saved_state.write(file));
+    }
+
+    /// Gives the machine a saved state whose memory consists of these records of a page each. None of them stays
+    /// in memory here.
+    pub fn save_pages(&mut self, pages: impl IntoIterator<Item: AsRef<[u8]>>) {
+        self.write_state(|file| SavedStateFile::of_this_computer().write_with(file, pages));
+    }
+
+    fn write_state(&mut self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) {
         self.discard_state();
-        let file = self.new_file_in_snapshots("sav");
-        fs::write(self.machine.resolve(&file), saved_state.to_bytes())
+        let location = self.new_file_in_snapshots("sav");
+        let path = self.machine.resolve(&location);
+        let mut file = BufWriter::new(File::create(path).expect("a new file"));
+        write(&mut file)
+            .and_then(|()| file.flush())
             .expect("room for the saved state");
-        self.machine.state.saved = Some(file);
+        self.machine.state.saved = Some(location);
         self.save();
+    }
+
+    /// The saved state, if there is one.
+    #[must_use]
+    pub fn saved_state(&self) -> Option<PathBuf> {
+        let location = self.machine.state.saved.as_ref();
+        location.map(|location| self.machine.resolve(location))
     }
 
     /// Takes the saved state away, if there is one; its file stays as long as a VirtualBox snapshot

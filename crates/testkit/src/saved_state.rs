@@ -1,5 +1,9 @@
 //! Saved states that are sound as files, for machines that never ran.
 
+use std::io::{self, Write};
+
+use crc32fast::Hasher;
+
 /// Behind a unit's data and at the start of the other parts.
 const UNIT: &[u8] = b"\nUnit\n\0\0";
 const END: &[u8] = b"\nTheEnd\0";
@@ -7,6 +11,7 @@ const DIRECTORY: &[u8] = b"\nDir\n\0\0\0";
 const FOOTER: &[u8] = b"\nFooter\0";
 const MAGIC: &[u8] = b"\x7fVirtualBox SavedState V2.0\n\0\0\0\0";
 const FINAL_PASS: u32 = u32::MAX;
+const PAGE: usize = 4096;
 
 /// What goes into a saved state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,25 +56,32 @@ impl SavedStateFile {
     /// The file.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut file = self.header();
-        let units = [
-            ("SSM", 0, 1, self.host_texts()),
-            ("cpum", 1, 24, self.processor_leaves()),
-            ("pgm", 1, 14, self.memory.clone()),
-        ];
-        let mut directory = Vec::new();
-        for (name, instance, version, data) in units {
-            directory.extend((file.len() as u64).to_le_bytes());
-            push(
-                &mut directory,
-                &[instance, crc32fast::hash(name.as_bytes())],
-            );
-            push_unit(&mut file, name, instance, version, &data);
-        }
-        push_unit_header(&mut file, END, 0, 0, b"");
-        push_directory(&mut file, &directory);
-        push_footer(&mut file, directory.len() / 16);
+        let mut file = Vec::new();
+        self.write(&mut file).expect("memory");
         file
+    }
+
+    pub(crate) fn write(&self, to: impl Write) -> io::Result<()> {
+        self.write_with(to, self.memory.chunks(PAGE))
+    }
+
+    /// Writes the file with these records in the place of the memory, as VirtualBox has one for each page: each of
+    /// a few KiB.
+    pub(crate) fn write_with(
+        &self,
+        to: impl Write,
+        memory: impl IntoIterator<Item: AsRef<[u8]>>,
+    ) -> io::Result<()> {
+        let mut stream = Stream::new(to);
+        stream.put(&self.header())?;
+        let directory = [
+            stream.put_unit("SSM", 0, 1, [self.host_texts()])?,
+            stream.put_unit("cpum", 1, 24, [self.processor_leaves()])?,
+            stream.put_unit("pgm", 1, 14, memory)?,
+        ];
+        stream.put_unit_header(END, 0, 0, b"")?;
+        stream.put_directory(&directory)?;
+        stream.put_footer(directory.len())
     }
 
     fn header(&self) -> Vec<u8> {
@@ -121,59 +133,99 @@ fn own_processor() -> ([u8; 12], u32) {
     SavedStateFile::default().processor
 }
 
-fn push_unit(file: &mut Vec<u8>, name: &str, instance: u32, version: u32, data: &[u8]) {
-    const RAW: u8 = 0x92;
-    const TERMINATOR: [u8; 2] = [0x91, 14];
-    let name = [name.as_bytes(), b"\0"].concat();
-    push_unit_header(file, UNIT, instance, version, &name);
-    let start = file.len();
-    for piece in data.chunks(4096) {
-        let length = piece.len();
-        let (high, middle) = ((length >> 12) as u8, (length >> 6 & 0x3f) as u8);
-        file.extend([
-            RAW,
-            0xe0 | high,
-            0x80 | middle,
-            0x80 | (length & 0x3f) as u8,
-        ]);
-        file.extend(piece);
+/// Knows the length and the checksum of what it has written, which the format wants in many places.
+struct Stream<W> {
+    to: W,
+    crc: Hasher,
+    length_bytes: u64,
+}
+
+impl<W: Write> Stream<W> {
+    fn new(to: W) -> Self {
+        Self {
+            to,
+            crc: Hasher::new(),
+            length_bytes: 0,
+        }
     }
-    file.extend(TERMINATOR);
-    let crc = crc32fast::hash(file);
-    file.extend(1_u16.to_le_bytes());
-    push(file, &[crc]);
-    let length = (file.len() - start + 8) as u64;
-    file.extend(length.to_le_bytes());
-}
 
-fn push_unit_header(file: &mut Vec<u8>, magic: &[u8], instance: u32, version: u32, name: &[u8]) {
-    let mut header = magic.to_vec();
-    header.extend((file.len() as u64).to_le_bytes());
-    let crc = crc32fast::hash(file);
-    let name_bytes = name.len() as u32;
-    push(
-        &mut header,
-        &[crc, 0, version, instance, FINAL_PASS, 0, name_bytes],
-    );
-    header.extend(name);
-    set_crc(&mut header, 20);
-    file.extend(header);
-}
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.crc.update(bytes);
+        self.length_bytes += bytes.len() as u64;
+        self.to.write_all(bytes)
+    }
 
-fn push_directory(file: &mut Vec<u8>, entries: &[u8]) {
-    let mut directory = DIRECTORY.to_vec();
-    push(&mut directory, &[0, (entries.len() / 16) as u32]);
-    directory.extend(entries);
-    set_crc(&mut directory, 8);
-    file.extend(directory);
-}
+    fn crc(&self) -> u32 {
+        self.crc.clone().finalize()
+    }
 
-fn push_footer(file: &mut Vec<u8>, entries: usize) {
-    let mut footer = FOOTER.to_vec();
-    footer.extend((file.len() as u64).to_le_bytes());
-    push(&mut footer, &[crc32fast::hash(file), entries as u32, 0, 0]);
-    set_crc(&mut footer, 28);
-    file.extend(footer);
+    /// Returns what the directory says about it.
+    fn put_unit(
+        &mut self,
+        name: &str,
+        instance: u32,
+        version: u32,
+        records: impl IntoIterator<Item: AsRef<[u8]>>,
+    ) -> io::Result<Vec<u8>> {
+        const TERMINATOR: [u8; 2] = [0x91, 14];
+        let mut entry = self.length_bytes.to_le_bytes().to_vec();
+        push(&mut entry, &[instance, crc32fast::hash(name.as_bytes())]);
+        self.put_unit_header(UNIT, instance, version, &[name.as_bytes(), b"\0"].concat())?;
+        let start_bytes = self.length_bytes;
+        for record in records {
+            self.put_record(record.as_ref())?;
+        }
+        self.put(&TERMINATOR)?;
+        let mut end = 1_u16.to_le_bytes().to_vec();
+        push(&mut end, &[self.crc()]);
+        let length_bytes = self.length_bytes + end.len() as u64 + 8 - start_bytes;
+        end.extend(length_bytes.to_le_bytes());
+        self.put(&end)?;
+        Ok(entry)
+    }
+
+    fn put_record(&mut self, data: &[u8]) -> io::Result<()> {
+        const RAW: u8 = 0x92;
+        // Lengths are written as UTF-8 writes characters.
+        let length = char::from_u32(data.len() as u32).expect("a short record");
+        self.put(&[&[RAW], length.to_string().as_bytes()].concat())?;
+        self.put(data)
+    }
+
+    fn put_unit_header(
+        &mut self,
+        magic: &[u8],
+        instance: u32,
+        version: u32,
+        name: &[u8],
+    ) -> io::Result<()> {
+        let mut header = magic.to_vec();
+        header.extend(self.length_bytes.to_le_bytes());
+        let (crc, name_bytes) = (self.crc(), name.len() as u32);
+        push(
+            &mut header,
+            &[crc, 0, version, instance, FINAL_PASS, 0, name_bytes],
+        );
+        header.extend(name);
+        set_crc(&mut header, 20);
+        self.put(&header)
+    }
+
+    fn put_directory(&mut self, entries: &[Vec<u8>]) -> io::Result<()> {
+        let mut directory = DIRECTORY.to_vec();
+        push(&mut directory, &[0, entries.len() as u32]);
+        directory.extend(entries.concat());
+        set_crc(&mut directory, 8);
+        self.put(&directory)
+    }
+
+    fn put_footer(&mut self, entries: usize) -> io::Result<()> {
+        let mut footer = FOOTER.to_vec();
+        footer.extend(self.length_bytes.to_le_bytes());
+        push(&mut footer, &[self.crc(), entries as u32, 0, 0]);
+        set_crc(&mut footer, 28);
+        self.put(&footer)
+    }
 }
 
 fn push(bytes: &mut Vec<u8>, words: &[u32]) {

@@ -260,14 +260,8 @@ impl Program {
         let folder = tempfile::tempdir_in(self.path("files")).expect("a temporary folder");
         let mut machine = SampleMachine::builder(folder.path(), "saved").build();
         machine.save_state(b"");
-        let snapshots = machine.folder().join("Snapshots");
-        let own = fs::read_dir(snapshots)
-            .expect("its files")
-            .find_map(|file| {
-                let path = file.expect("a file").path();
-                (path.extension()? == "sav").then_some(path)
-            });
-        fs::copy(state, own.expect("the saved state")).expect("room for the state");
+        let own = machine.saved_state().expect("the saved state");
+        fs::copy(state, own).expect("room for the state");
         self.run(&["take", text(&machine.settings_path())]);
     }
 

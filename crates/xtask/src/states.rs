@@ -1,7 +1,6 @@
 //! States of one machine: a disk with an ext4 that is in use, and a saved state.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Seek as _, Write as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,10 +8,6 @@ use vrs_testkit::{SampleDisk, SampleMachine, write_raw_to_image};
 
 use crate::guest_files::GuestFiles;
 use crate::guest_memory::GuestMemory;
-
-/// Of a saved state: how its list of parts begins, and how long what comes behind that list is.
-const DIRECTORY: &[u8] = b"\nDir\n\0\0\0";
-const FOOTER_BYTES: usize = 32;
 
 /// How large a machine is.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +40,7 @@ impl States {
             .build();
         let keep = |machine: &mut SampleMachine, guest: &GuestFiles, memory: &GuestMemory, name| {
             write_raw_to_image(&machine.chain(0)[0], guest.raw());
-            save_state(machine, memory);
+            machine.save_pages(memory.pages());
             copy(machine.folder(), &folder.join(name));
         };
         keep(&mut machine, &guest, &memory, "state 0");
@@ -119,38 +114,6 @@ impl States {
     }
 }
 
-/// The sample machine cuts a memory into records of equal length, where VirtualBox has one for each page. So the
-/// pages come behind all that vrs reads of a saved state from its front. Read as a whole, it would not be sound.
-fn save_state(machine: &mut SampleMachine, memory: &GuestMemory) {
-    machine.save_state(b"");
-    let is_state = |path: &PathBuf| path.extension().is_some_and(|end| end == "sav");
-    let path = machine.files().into_iter().find(is_state);
-    let path = path.expect("the saved state");
-    let mut sample = fs::read(&path).expect("the saved state");
-    let units = sample
-        .windows(DIRECTORY.len())
-        .rposition(|bytes| bytes == DIRECTORY)
-        .expect("its directory");
-    let mut state = BufWriter::new(File::create(path).expect("a writable folder"));
-    state.write_all(&sample[..units]).expect("room");
-    memory.write(&mut state);
-    let end = state.stream_position().expect("its length");
-    let directory = &mut sample[units..];
-    move_footer(directory, end - units as u64);
-    state.write_all(directory).expect("room");
-    state.flush().expect("room");
-}
-
-/// It says where it is, and has a checksum.
-fn move_footer(end: &mut [u8], by_bytes: u64) {
-    let footer = end.last_chunk_mut::<FOOTER_BYTES>().expect("a footer");
-    let place = u64::from_le_bytes(*footer[8..].first_chunk().expect("its place"));
-    footer[8..16].copy_from_slice(&(place + by_bytes).to_le_bytes());
-    footer[28..].fill(0);
-    let crc = crc32fast::hash(footer);
-    footer[28..].copy_from_slice(&crc.to_le_bytes());
-}
-
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp")
         .arg("-a")
@@ -168,22 +131,21 @@ fn copy(from: &Path, to: &Path) {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use vrs_progress::NoProgress;
     use vrs_virtualbox::SavedState;
 
     use super::*;
 
     #[test]
-    fn a_saved_state_has_the_memory_and_can_be_read() {
+    fn a_saved_state_has_the_memory_and_is_sound() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut machine = SampleMachine::builder(folder.path(), "saved").build();
         let memory = GuestMemory::new(4);
-        save_state(&mut machine, &memory);
-        let mut pages = Vec::new();
-        memory.write(&mut pages);
-        let snapshots = fs::read_dir(machine.folder().join("Snapshots"));
-        let state = snapshots.expect("a folder").next().expect("a file");
-        let state = SavedState::read(&state.expect("a file").path()).expect("a saved state");
-        assert!(state.processor.is_some());
-        assert!(state.length_bytes > pages.len() as u64);
+        machine.save_pages(memory.pages());
+        let path = machine.saved_state().expect("a saved state");
+        let state = SavedState::verify(&path, &NoProgress).expect("a sound saved state");
+        assert!(state.processor.is_some() && state.unit("pgm").is_some());
+        let bytes: usize = memory.pages().map(|page| page.len()).sum();
+        assert!(state.length_bytes > bytes as u64);
     }
 }

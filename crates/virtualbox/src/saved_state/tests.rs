@@ -109,11 +109,11 @@ fn texts_say_what_is_wrong_where() {
     .unwrap();
     insta::assert_snapshot!(with(0, b'x'), @"the saved state 'a.sav' cannot be used: it does not begin like one");
     insta::assert_snapshot!(with(33, 9), @"the saved state 'a.sav' cannot be used: its header is damaged: the checksum at byte 60 is 7b116ad2, the data has 02c9c48b");
-    insta::assert_snapshot!(with(pgm + 44 + 4 + 4, b'M'), @r#"the saved state 'a.sav' cannot be used: its unit "pgm" is damaged: the checksum at byte 520 is 2875f57c, the data has d103972a"#);
-    insta::assert_snapshot!(with(pgm + 44 + 4, 0), @r#"the saved state 'a.sav' cannot be used: its unit "pgm" is damaged: at byte 508 there is no record"#);
-    insta::assert_snapshot!(with(pgm, 0), @"the saved state 'a.sav' cannot be used: its directory is damaged: at byte 460 there should be a unit");
-    insta::assert_snapshot!(with(bytes.len() - 1, 0x55), @"the saved state 'a.sav' cannot be used: its footer is damaged: the checksum at byte 670 is 5552f4b7, the data has 6352f4b7");
-    insta::assert_snapshot!(fault(&bytes[..bytes.len() - 1]), @"there is no footer at byte 641; saving it was interrupted, the disk was full, or it was copied incompletely");
+    insta::assert_snapshot!(with(pgm + 44 + 4 + 2, b'M'), @r#"the saved state 'a.sav' cannot be used: its unit "pgm" is damaged: the checksum at byte 515 is db40925f, the data has 2236f009"#);
+    insta::assert_snapshot!(with(pgm + 44 + 4, 0), @r#"the saved state 'a.sav' cannot be used: its unit "pgm" is damaged: at byte 505 there is no record"#);
+    insta::assert_snapshot!(with(pgm, 0), @"the saved state 'a.sav' cannot be used: its directory is damaged: at byte 457 there should be a unit");
+    insta::assert_snapshot!(with(bytes.len() - 1, 0x55), @"the saved state 'a.sav' cannot be used: its footer is damaged: the checksum at byte 665 is 55f91749, the data has 01f91749");
+    insta::assert_snapshot!(fault(&bytes[..bytes.len() - 1]), @"there is no footer at byte 636; saving it was interrupted, the disk was full, or it was copied incompletely");
     insta::assert_snapshot!(fault(&bytes[..10]), @"it ends at byte 10, within its header; saving it was interrupted, the disk was full, or it was copied incompletely");
     let interrupted = Failure::of(Path::new("/vms/m/Snapshots/a.sav"))(Failure::Interrupted);
     insta::assert_snapshot!(interrupted, @"interrupted while reading '/vms/m/Snapshots/a.sav'");
