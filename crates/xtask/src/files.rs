@@ -13,3 +13,12 @@ pub(crate) fn files_below(folder: &Path) -> impl Iterator<Item = DirEntry> {
     let entries = entries.map(|entry| entry.expect("a folder of the benchmark"));
     entries.filter(|entry| entry.file_type().is_file())
 }
+
+/// How long all of them are together.
+///
+/// # Panics
+/// As [`files_below`].
+pub(crate) fn bytes_below(folder: &Path) -> u64 {
+    let lengths = files_below(folder).map(|file| file.metadata().expect("its size").len());
+    lengths.sum()
+}

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use vrs_testkit::SampleDisk;
 use vrs_xtask::memory::{Comparison, Disks, Peaks, Rest};
 use vrs_xtask::states::{Size, States};
-use vrs_xtask::{crowd, document, limits, race, saved_states, scene, tracked};
+use vrs_xtask::{crowd, document, limits, next_state, race, saved_states, scene, tracked};
 
 const USAGE: &str = "usage: cargo xtask bench [GIB_OF_DISK MIB_OF_MEMORY ROUNDS]
        cargo xtask bench --quick
@@ -31,9 +31,7 @@ fn main() -> ExitCode {
     match words.as_slice() {
         ["bench"] => bench(FULL_SIZE),
         ["bench", "--quick"] => quick_bench(),
-        ["bench", "--tracked"] => {
-            print(&tracked::table(&scene::build_vrs("release"), QUICK_SIZE[0]))
-        }
+        ["bench", "--tracked"] => print(&tracked_tables(&scene::build_vrs("release"))),
         ["bench", "--memory"] => memory(&scene::build_vrs("release")),
         ["bench", "--snapshots"] => print(&crowd::table(&scene::build_vrs("release"), SNAPSHOTS)),
         ["bench", numbers @ ..] => {
@@ -87,13 +85,21 @@ fn bench(numbers: [u64; 3]) -> ExitCode {
 }
 
 fn race_here(vrs: &Path, numbers: [u64; 3]) -> String {
-    let (states, _folder, rounds) = states(numbers);
+    let (mut states, _folder, rounds) = states(numbers);
     let [gibibytes, mebibytes, _] = numbers;
     let title = format!(
         "A disk of {gibibytes} GiB and a memory of {mebibytes} MiB; medians of {rounds}, in \
          brackets as a part of the best other's"
     );
-    [title, race::here(vrs, &states, rounds)].join("\n\n")
+    let race = race::here(vrs, &states, rounds);
+    [title, race, next_state::table(vrs, &mut states, rounds)].join("\n\n")
+}
+
+fn tracked_tables(vrs: &Path) -> String {
+    let [gibibytes, mebibytes, _] = QUICK_SIZE;
+    let (mut states, _folder, rounds) = states([gibibytes, mebibytes, tracked::REPEATS]);
+    let next_state = next_state::table(vrs, &mut states, rounds);
+    [tracked::table(vrs, gibibytes), next_state].join("\n\n")
 }
 
 /// Of a machine that is not on its way for hours; and what this computer can do at all.

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::platform::{self, Usage, wait};
 
+pub(crate) const MIB: f64 = 1_048_576.0;
+
 /// What a command cost and said.
 #[derive(Debug)]
 pub(crate) struct Measured {
@@ -16,6 +18,16 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
+    pub(crate) const fn wall_seconds(&self) -> f64 {
+        self.wall_time.as_secs_f64()
+    }
+
+    /// NaN where the system does not tell.
+    pub(crate) fn processor_seconds(&self) -> f64 {
+        let processor_time = self.usage.processor_time;
+        processor_time.map_or(f64::NAN, |time| time.as_secs_f64())
+    }
+
     /// Peak resident size.
     pub(crate) fn peak_bytes(&self) -> u64 {
         let peak_bytes = self.usage.peak_bytes;

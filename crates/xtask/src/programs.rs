@@ -9,11 +9,16 @@ use serde_json::Value;
 use tempfile::TempDir;
 use vrs_testkit::SampleMachine;
 
-use crate::files::files_below;
+use crate::files::bytes_below;
 use crate::measured::{Measured, measure};
 use crate::storage::{Protocol, Storage};
 
 const PASSWORD: &str = "only for this benchmark";
+/// Has a machine of the benchmark tracked.
+const TRACKED: &str = "[machines.bench]\ntrack = true\n";
+/// Where vrs keeps clones of images, beside them. They are no part of the machine, and the others would read each
+/// image twice.
+const CLONES: &str = ".vrs-tracking";
 /// Of the mount point, the archive and the folder. `borg mount` stays in the foreground, so that what it
 /// needs is counted, too.
 const MOUNT_AND_RSYNC: &str = r#"
@@ -38,6 +43,8 @@ pub(crate) struct Program {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Vrs,
+    /// It leaves a clone of each image beside it.
+    TrackingVrs,
     /// Without what it remembers on the host.
     UncachedVrs,
     Restic,
@@ -86,6 +93,20 @@ impl Program {
         Self::those_of(&all, vrs, distance)
     }
 
+    /// For machines on a file system with clones: vrs that tracks them comes first, then vrs that does not, and
+    /// those of the others that this system has.
+    pub(crate) fn trackers(vrs: &Path) -> Vec<Self> {
+        let all = [
+            Kind::TrackingVrs,
+            Kind::Vrs,
+            Kind::Restic,
+            Kind::Rustic,
+            Kind::FixedRustic,
+            Kind::Borg,
+        ];
+        Self::those_of(&all, vrs, Distance::Here)
+    }
+
     /// One that begins each step, where memory and disk count.
     pub(crate) fn first(vrs: &Path, distance: Distance) -> Option<Self> {
         (distance == Distance::Here).then(|| Self::of(Kind::Vrs, vrs, distance))
@@ -108,7 +129,7 @@ impl Program {
     }
 
     pub(crate) const fn is_peer(&self) -> bool {
-        !matches!(self.kind, Kind::Vrs | Kind::UncachedVrs)
+        !matches!(self.kind, Kind::Vrs | Kind::TrackingVrs | Kind::UncachedVrs)
     }
 
     fn of(kind: Kind, vrs: &Path, distance: Distance) -> Self {
@@ -126,6 +147,11 @@ impl Program {
         };
         fs::write(program.path("password"), PASSWORD).expect("room for a password");
         fs::create_dir(program.path("files")).expect("a folder");
+        if kind == Kind::TrackingVrs {
+            let folder = program.path("config/vrs");
+            fs::create_dir_all(&folder).expect("a folder for the configuration");
+            fs::write(folder.join("config.toml"), TRACKED).expect("room for it");
+        }
         program.run(match kind {
             Kind::Borg => &["init", "--encryption", "repokey-blake2"],
             Kind::FixedRustic => &[
@@ -158,6 +184,7 @@ impl Program {
     pub(crate) const fn name(&self) -> &'static str {
         match self.kind {
             Kind::Vrs => "vrs take",
+            Kind::TrackingVrs => "vrs take, tracked",
             Kind::UncachedVrs => "vrs take --no-cache",
             Kind::Restic => "restic backup",
             Kind::Rustic => "rustic backup",
@@ -184,7 +211,7 @@ impl Program {
     pub(crate) fn store_machine(&self, machine: Place<'_>, name: &str) -> Option<Measured> {
         match self.kind {
             Kind::MountedBorg => None,
-            Kind::Vrs | Kind::UncachedVrs => {
+            Kind::Vrs | Kind::TrackingVrs | Kind::UncachedVrs => {
                 Some(self.run(&["take", "--name", name, text(machine.settings)]))
             }
             _ => Some(self.store_folder(machine.folder, &format!("::{name}"))),
@@ -194,8 +221,13 @@ impl Program {
     fn store_folder(&self, folder: &Path, archive: &str) -> Measured {
         let folder = text(folder);
         match self.kind {
-            Kind::Borg => self.run(&["create", "--compression", "zstd", archive, folder]),
-            _ => self.run(&["backup", folder]),
+            Kind::Borg => {
+                let pattern = format!("*/{CLONES}");
+                let compressed = ["create", "--compression", "zstd"];
+                self.run(&[&compressed[..], &["--exclude", &pattern, archive, folder]].concat())
+            }
+            Kind::Restic => self.run(&["backup", "--exclude", CLONES, folder]),
+            _ => self.run(&["backup", "--glob", &format!("!{CLONES}"), folder]),
         }
     }
 
@@ -209,7 +241,7 @@ impl Program {
     ) -> Measured {
         let folder = text(machine.folder);
         match self.kind {
-            Kind::Vrs | Kind::UncachedVrs => {
+            Kind::Vrs | Kind::TrackingVrs | Kind::UncachedVrs => {
                 self.run(&["restore", &format!("bench@{name}"), "--yes"])
             }
             Kind::Restic => {
@@ -303,7 +335,7 @@ impl Program {
 impl Kind {
     fn program(self, vrs: &Path) -> &Path {
         match self {
-            Self::Vrs | Self::UncachedVrs => vrs,
+            Self::Vrs | Self::TrackingVrs | Self::UncachedVrs => vrs,
             Self::Restic => Path::new("restic"),
             Self::Rustic | Self::FixedRustic => rustic(),
             Self::Borg => Path::new("borg"),
@@ -313,8 +345,9 @@ impl Kind {
 
     const fn quiet(self) -> &'static [&'static str] {
         match self {
-            Self::Vrs | Self::Restic => &["--quiet"],
-            Self::UncachedVrs => &["--quiet", "--no-cache"],
+            Self::Vrs | Self::TrackingVrs => &["--quiet", "--json"],
+            Self::UncachedVrs => &["--quiet", "--json", "--no-cache"],
+            Self::Restic => &["--quiet"],
             Self::Rustic | Self::FixedRustic => &["--no-progress", "--log-level", "error"],
             Self::Borg => &["--error"],
             Self::MountedBorg => &[],
@@ -351,9 +384,4 @@ fn collect_snapshots(value: &Value, found: &mut Vec<(String, String)>) {
         Value::Object(all) => all.values().for_each(|one| collect_snapshots(one, found)),
         _ => {}
     }
-}
-
-fn bytes_below(folder: &Path) -> u64 {
-    let lengths = files_below(folder).map(|file| file.metadata().expect("its size").len());
-    lengths.sum()
 }

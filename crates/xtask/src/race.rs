@@ -8,7 +8,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::measured::{Measured, median_by};
+use crate::comparison::{Column, Contender, heading, rows};
+use crate::measured::{MIB, Measured};
 use crate::page_cache::settle;
 use crate::programs::{Distance, Place, Program};
 use crate::states::States;
@@ -27,24 +28,32 @@ enum Step {
 }
 
 /// Files that changed less than that before they were read could change once more without a trace in their times.
-const RACY: Duration = Duration::from_secs(3);
+pub(crate) const RACY: Duration = Duration::from_secs(3);
 
 /// What one program needed for one step, by [`COLUMNS`]; NaN where nothing was measured.
 type Cost = [f64; COLUMNS.len()];
 
-const COLUMNS: [&str; 6] = [
-    "wall s",
-    "CPU s",
-    "peak MiB",
-    "added MiB",
-    "wire MiB",
-    "line %",
+const COLUMNS: [Column; 6] = [
+    column("wall s"),
+    column("CPU s"),
+    column("peak MiB"),
+    column("added MiB"),
+    column("wire MiB"),
+    Column {
+        has_ratio: false,
+        ..column("line %")
+    },
 ];
 /// The first columns are of every race, the others of one over a line.
 const COLUMNS_HERE: usize = 4;
 
-/// Costs of one program, by step and round.
-type Costs = [Vec<Cost>; Step::ALL.len()];
+const fn column(title: &'static str) -> Column {
+    Column {
+        title,
+        decimals: 1,
+        has_ratio: true,
+    }
+}
 
 /// Repositories in folders.
 ///
@@ -66,33 +75,36 @@ pub fn elsewhere(vrs: &Path, states: &States, rounds: usize) -> String {
 }
 
 fn table(vrs: &Path, states: &States, rounds: usize, distance: Distance) -> String {
-    let mut names = Vec::new();
-    let mut costs: Vec<Costs> = Vec::new();
+    let mut steps: [Vec<Contender<_>>; Step::ALL.len()] = Default::default();
     for round in 0..rounds {
         let programs = Program::contenders(vrs, distance);
-        names = programs
-            .iter()
-            .map(|one| (one.name(), one.is_peer()))
-            .collect();
-        costs.resize_with(programs.len(), Costs::default);
         let first = Program::first(vrs, distance);
         for step in Step::of(distance) {
+            let contenders = &mut steps[step as usize];
+            if contenders.is_empty() {
+                contenders.extend(programs.iter().map(Contender::of));
+            }
             if let Some(first) = &first {
                 step.run(first, states);
             }
             for turn in 0..programs.len() {
                 let number = (turn + round) % programs.len();
                 if let Some(cost) = step.cost_of(&programs[number], states) {
-                    costs[number][step as usize].push(cost);
+                    contenders[number].push(cost);
                 }
             }
         }
     }
     let columns = match distance {
-        Distance::Here => COLUMNS_HERE,
-        Distance::Elsewhere => COLUMNS.len(),
+        Distance::Here => &COLUMNS[..COLUMNS_HERE],
+        Distance::Elsewhere => &COLUMNS,
     };
-    let tables = Step::of(distance).map(|step| step.table(&names, &costs, columns));
+    let tables = Step::of(distance).map(|step| {
+        let heading = heading(step.title(), columns);
+        let rows = rows(columns, &steps[step as usize]);
+        std::iter::once(heading).chain(rows).collect::<Vec<_>>()
+    });
+    let tables = tables.map(|lines| lines.join("\n"));
     tables.collect::<Vec<_>>().join("\n\n")
 }
 
@@ -184,35 +196,15 @@ impl Step {
             Self::RestoreOverKnown => restore_after(&store_old, Some(1), 0, "first", 3),
         }
     }
-
-    fn table(self, names: &[(&str, bool)], costs: &[Costs], columns: usize) -> String {
-        let medians: Vec<_> = costs.iter().map(|of| median(&of[self as usize])).collect();
-        let best = best_peer(names, &medians);
-        let headings = COLUMNS[..columns].iter();
-        let headings: String = headings
-            .map(|title| format!("{title:>9} {:<6}", ""))
-            .collect();
-        let heading = format!("{:<32}{headings}", self.title());
-        let mut rows = vec![heading.trim_end().to_owned()];
-        for ((name, _), median) in names.iter().zip(&medians) {
-            if let Some(cost) = median {
-                rows.push(row(name, &cost[..columns], &best));
-            }
-        }
-        rows.join("\n")
-    }
 }
 
 fn cost(measured: &Measured, added_bytes: u64, passed_bytes: [u64; 2], is_narrow: bool) -> Cost {
-    const MIB: f64 = 1_048_576.0;
-    let usage = measured.usage;
-    let seconds = measured.wall_time.as_secs_f64();
+    let seconds = measured.wall_seconds();
+    let peak_bytes = measured.usage.peak_bytes;
     [
         seconds,
-        usage
-            .processor_time
-            .map_or(f64::NAN, |time| time.as_secs_f64()),
-        usage.peak_bytes.map_or(f64::NAN, |peak| peak as f64 / MIB),
+        measured.processor_seconds(),
+        peak_bytes.map_or(f64::NAN, |peak| peak as f64 / MIB),
         added_bytes as f64 / MIB,
         (passed_bytes[0] + passed_bytes[1]) as f64 / MIB,
         if is_narrow {
@@ -221,47 +213,4 @@ fn cost(measured: &Measured, added_bytes: u64, passed_bytes: [u64; 2], is_narrow
             f64::NAN
         },
     ]
-}
-
-/// Each figure by itself.
-fn median(costs: &[Cost]) -> Option<Cost> {
-    if costs.is_empty() {
-        return None;
-    }
-    Some(std::array::from_fn(|column| {
-        let all: Vec<f64> = costs.iter().map(|cost| cost[column]).collect();
-        median_by(&all, f64::total_cmp)
-    }))
-}
-
-/// The lowest of each figure; infinite where there is none.
-fn best_peer(names: &[(&str, bool)], medians: &[Option<Cost>]) -> Cost {
-    let peers = names
-        .iter()
-        .zip(medians)
-        .filter(|((_, is_peer), _)| *is_peer);
-    let peers = peers.filter_map(|(_, median)| *median);
-    peers.fold([f64::INFINITY; COLUMNS.len()], |best, cost| {
-        std::array::from_fn(|column| best[column].min(cost[column]))
-    })
-}
-
-/// More is better in the last column, so it has no ratios.
-fn row(name: &str, cost: &[f64], best: &Cost) -> String {
-    let cells = cost.iter().enumerate().map(|(column, figure)| {
-        if figure.is_nan() {
-            return format!("{:>16}", "");
-        }
-        let has_ratio = best[column].is_finite() && best[column] > 0.0;
-        if has_ratio && column + 1 < COLUMNS.len() {
-            format!(
-                "{figure:>9.1} {:<6}",
-                format!("({:.2})", figure / best[column])
-            )
-        } else {
-            format!("{figure:>9.1} {:<6}", "")
-        }
-    });
-    let line = format!("  {name:<30}{}", cells.collect::<String>());
-    line.trim_end().to_owned()
 }

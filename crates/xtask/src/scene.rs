@@ -190,14 +190,6 @@ impl Scene {
         self.vrs(home, &["take", settings.to_str().expect("a plain path")])
     }
 
-    /// Has the machine tracked by takes into the first repository.
-    pub(crate) fn track(&self) {
-        let folder = self.path().join(Home::Main.name()).join("config/vrs");
-        std::fs::create_dir_all(&folder).expect("a folder for the configuration");
-        let text = "[machines.bench]\ntrack = true\n";
-        std::fs::write(folder.join("config.toml"), text).expect("room for it");
-    }
-
     pub(crate) fn machine_folder(&self) -> &Path {
         self.machine.folder()
     }

@@ -6,8 +6,12 @@ use std::process::Command;
 
 use vrs_testkit::{SampleDisk, SampleMachine, write_raw_to_image};
 
+use crate::files::bytes_below;
 use crate::guest_files::GuestFiles;
 use crate::guest_memory::GuestMemory;
+
+/// How many there are, see [`States`].
+const COUNT: u8 = 3;
 
 /// How large a machine is.
 #[derive(Debug, Clone, Copy)]
@@ -74,11 +78,25 @@ impl States {
         self.path(state).join(within)
     }
 
-    fn path(&self, state: u8) -> PathBuf {
+    /// The folder in which the machine is kept in a state.
+    pub(crate) fn path(&self, state: u8) -> PathBuf {
         self.folder.join(format!("state {state}"))
     }
 
-    /// Runs something with the machine in a state, which must not change it.
+    /// How much all states take.
+    pub(crate) fn bytes(&self) -> u64 {
+        bytes_below(&self.folder)
+    }
+
+    /// Has the machine powered off in each state, without its saved state.
+    pub(crate) fn power_off(&mut self) {
+        for state in 0..COUNT {
+            let mut machine = self.machine.clone();
+            self.with(state, || machine.discard_state());
+        }
+    }
+
+    /// Runs something with the machine in a state. What it changes stays changed.
     pub(crate) fn with<T>(&self, state: u8, run: impl FnOnce() -> T) -> T {
         let kept = self.path(state);
         fs::rename(&kept, self.machine.folder()).expect("a kept state");
@@ -94,13 +112,13 @@ impl States {
             copy(&self.path(state), self.machine.folder());
         }
         let done = run();
-        self.require(to);
+        self.require(to, &self.machine.chain(0)[0]);
         fs::remove_dir_all(self.machine.folder()).expect("the machine's folder");
         done
     }
 
-    fn require(&self, state: u8) {
-        let image = &self.machine.chain(0)[0];
+    /// Panics unless an image is as in a state.
+    pub(crate) fn require(&self, state: u8, image: &Path) {
         let same = Command::new("cmp")
             .arg("-s")
             .arg(image)
@@ -114,7 +132,7 @@ impl States {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp")
         .arg("-a")
         .arg(from)

@@ -1,0 +1,113 @@
+//! A machine that goes from one state to the next where it is, as its guest and VirtualBox change it: what did
+//! not change stays the same data on the disk.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+
+use crate::files::files_below;
+use crate::programs::Place;
+use crate::race::RACY;
+use crate::states::{States, copy};
+
+const PAGE: usize = 4096;
+/// As vrs cuts the disks of machines.
+const CHUNK: usize = 512 << 10;
+
+/// See the module.
+pub(crate) struct LiveMachine<'a> {
+    states: &'a States,
+    folder: PathBuf,
+    settings: PathBuf,
+}
+
+impl<'a> LiveMachine<'a> {
+    /// In state 0, in a new folder in `parent`.
+    pub(crate) fn new(states: &'a States, parent: &Path) -> Self {
+        let folder = parent.join("bench");
+        copy(&states.path(0), &folder);
+        sleep(RACY);
+        let settings = states.settings();
+        Self {
+            states,
+            settings: folder.join(settings.file_name().expect("a file")),
+            folder,
+        }
+    }
+
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place {
+            folder: &self.folder,
+            settings: &self.settings,
+        }
+    }
+
+    /// Whoever restores it finds nothing there.
+    pub(crate) fn remove(&self) {
+        fs::remove_dir_all(&self.folder).expect("the machine's folder");
+    }
+
+    pub(crate) fn image(&self) -> PathBuf {
+        self.at_home(&self.states.image(1))
+    }
+
+    /// The place of what is in the folder of state 1.
+    fn at_home(&self, path: &Path) -> PathBuf {
+        let within = path.strip_prefix(self.states.path(1));
+        self.folder.join(within.expect("a file of the state"))
+    }
+
+    /// Goes to state 1. Returns how much has to be read to know it, for one who knows what changed: chunks of the
+    /// disk, and all other files.
+    pub(crate) fn advance(&self) -> u64 {
+        let image = self.states.image(1);
+        let mut bytes = write_changed_pages(&image, &self.image());
+        for file in files_below(&self.states.path(1)).filter(|file| file.path() != image) {
+            let path = self.at_home(file.path());
+            fs::remove_file(&path).expect("a file that both states have");
+            bytes += fs::copy(file.path(), path).expect("room for a file");
+        }
+        self.states.require(1, &self.image());
+        sleep(RACY);
+        bytes
+    }
+}
+
+/// Writes the pages in which one image is not as another to the latter. Returns the size of the chunks that
+/// they are in.
+fn write_changed_pages(from: &Path, to: &Path) -> u64 {
+    let mut from = File::open(from).expect("an image");
+    let mut to = File::options()
+        .read(true)
+        .write(true)
+        .open(to)
+        .expect("a writable image");
+    let length = from.metadata().expect("an image").len();
+    let mut bytes = 0;
+    for start in (0..length).step_by(CHUNK) {
+        let [new, old] = [&mut from, &mut to].map(|image| chunk(image, start));
+        if new == old {
+            continue;
+        }
+        bytes += CHUNK as u64;
+        for (at, page) in (0..).step_by(PAGE).zip(new.chunks(PAGE)) {
+            if old.get(at..at + page.len()) != Some(page) {
+                to.seek(SeekFrom::Start(start + at as u64))
+                    .and_then(|_| to.write_all(page))
+                    .expect("room for a page");
+            }
+        }
+    }
+    bytes
+}
+
+/// Less at the end of the image, and nothing behind it.
+fn chunk(image: &mut File, start: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(CHUNK);
+    image
+        .seek(SeekFrom::Start(start))
+        .and_then(|_| image.take(CHUNK as u64).read_to_end(&mut bytes))
+        .expect("a chunk of the image");
+    bytes
+}
