@@ -33,10 +33,10 @@ pub fn snapshots(store: &dyn SnapshotStore) -> Result<Catalog> {
 
 /// Reads the manifest of a snapshot.
 pub fn manifest(store: &dyn SnapshotStore, snapshot: &SnapshotId) -> Result<Manifest> {
-    let files = store.files(snapshot)?;
+    let files = store.files_below(snapshot, &tree_path(OWN_FOLDER)?)?;
     let file = files
         .iter()
-        .find(|file| is_own(file) && file.path.as_str().ends_with("/manifest.json"))
+        .find(|file| file.path.as_str().ends_with("/manifest.json"))
         .ok_or_else(|| Error::BadManifest {
             snapshot: snapshot.short(),
             reason: "there is none".to_owned(),

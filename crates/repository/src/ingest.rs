@@ -62,6 +62,7 @@ impl<'a> ResticIngest<'a> {
 
     fn parts(&self, source: &FileSource, size_bytes: u64) -> Vec<Part> {
         let previous = source.previous.as_ref();
+        let previous = previous.filter(|previous| !previous.unchanged.is_empty());
         let earlier = previous.and_then(|previous| self.earlier(previous));
         let chunks = earlier.iter().flat_map(ChunkList::places);
         let unchanged = previous.map_or(&[][..], |previous| &previous.unchanged);
@@ -100,16 +101,8 @@ impl<'a> ResticIngest<'a> {
             subject: format!("the path {path}"),
             reason,
         };
-        let below = |one: &TreePath, other: &TreePath| {
-            one.as_str()
-                .strip_prefix(other.as_str())
-                .is_some_and(|rest| rest.starts_with('/'))
-        };
-        if self
-            .files
-            .keys()
-            .any(|present| below(path, present) || below(present, path))
-        {
+        let mut present = self.files.keys();
+        if present.any(|present| path.is_below(present) || present.is_below(path)) {
             return Err(conflict("it would be a file and a folder in the snapshot"));
         }
         match self.files.entry(path.clone()) {

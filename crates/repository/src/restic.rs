@@ -57,6 +57,11 @@ impl SnapshotStore for ResticRepository {
         Ok(files.iter().map(FoundFile::stored).collect())
     }
 
+    fn files_below(&self, snapshot: &SnapshotId, folder: &TreePath) -> Result<Vec<StoredFile>> {
+        let files = self.with_index(|loaded| self.found_files_below(loaded, snapshot, folder))?;
+        Ok(files.iter().map(FoundFile::stored).collect())
+    }
+
     fn open_file<'a>(
         &'a self,
         snapshot: &SnapshotId,

@@ -37,6 +37,12 @@ pub trait SnapshotStore: Send + Sync {
     /// The files of a snapshot.
     fn files(&self, snapshot: &SnapshotId) -> Result<Vec<StoredFile>>;
 
+    /// Those below a folder, and none where it is not there: what large files consist of need not be read for them.
+    fn files_below(&self, snapshot: &SnapshotId, folder: &TreePath) -> Result<Vec<StoredFile>> {
+        let files = self.files(snapshot)?.into_iter();
+        Ok(files.filter(|file| file.path.is_below(folder)).collect())
+    }
+
     /// Random access to one file of a snapshot, cached and bounded.
     fn open_file<'a>(
         &'a self,
@@ -148,6 +154,13 @@ impl TreePath {
     /// The parts from the top down.
     pub fn parts(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.0.split('/')
+    }
+
+    /// Whether it lies in a folder, or in one of its folders.
+    #[must_use]
+    pub fn is_below(&self, folder: &Self) -> bool {
+        let rest = self.0.strip_prefix(&folder.0);
+        rest.is_some_and(|rest| rest.starts_with('/'))
     }
 }
 

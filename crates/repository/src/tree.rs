@@ -224,8 +224,36 @@ impl ResticRepository {
         snapshot: &SnapshotId,
     ) -> Result<Vec<FoundFile>> {
         let root = self.root(snapshot)?;
+        self.files_in(loaded, snapshot, None, root)
+    }
+
+    /// Those below a folder of it. No tree outside of it is read but those that lead to it.
+    pub(crate) fn found_files_below(
+        &self,
+        loaded: &Arc<LoadedIndex>,
+        snapshot: &SnapshotId,
+        folder: &TreePath,
+    ) -> Result<Vec<FoundFile>> {
+        let mut tree = self.root(snapshot)?;
+        for part in folder.parts() {
+            let nodes = self.kept_tree(loaded, tree)?;
+            let Some(subtree) = child(&nodes, part).and_then(|found| found.node.subtree) else {
+                return Ok(Vec::new());
+            };
+            tree = subtree;
+        }
+        self.files_in(loaded, snapshot, Some(folder.clone()), tree)
+    }
+
+    fn files_in(
+        &self,
+        loaded: &Arc<LoadedIndex>,
+        snapshot: &SnapshotId,
+        folder: Option<TreePath>,
+        tree: TreeId,
+    ) -> Result<Vec<FoundFile>> {
         let mut found = Vec::new();
-        let mut pending = vec![(None::<TreePath>, root)];
+        let mut pending = vec![(folder, tree)];
         while let Some((folder, tree)) = pending.pop() {
             for FoundNode { node, chunks } in &*self.kept_tree(loaded, tree)? {
                 let path =

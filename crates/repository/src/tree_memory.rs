@@ -4,7 +4,8 @@
 //! one that was seen counts as there until the next list, or until this process removes it. Whoever writes
 //! because a snapshot is there asks the storage. The numbers of chunks in trees are those of one index, with
 //! which they are forgotten. Memory: 40 bytes a snapshot, and four for each chunk of the trees, of which no
-//! more are kept than the index has chunks.
+//! more are kept than the index has chunks, twice: a restore looks at two snapshots, and at both once more after its
+//! plan.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -56,7 +57,8 @@ impl TreeMemory {
     }
 
     fn keep(&mut self, loaded: &Arc<LoadedIndex>, id: ChunkId, tree: &Arc<Vec<FoundNode>>) {
-        let most = loaded.index.len(BlobType::Data).max(FEW_CHUNKS);
+        let in_index = loaded.index.len(BlobType::Data).max(FEW_CHUNKS);
+        let most = in_index.saturating_mul(2);
         let chunks = tree.iter().map(FoundNode::chunk_count).sum::<usize>();
         let sum = self.chunks.saturating_add(chunks);
         if !self.is_of(loaded) || sum > most || self.trees.len() >= MOST_TREES {

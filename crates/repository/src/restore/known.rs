@@ -3,6 +3,7 @@
 //! its stamp is that of the file that was opened, and not of whatever had its name before.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::id::SnapshotId;
@@ -16,15 +17,21 @@ use crate::tree::FoundFile;
 pub(super) struct KnownFiles(HashMap<SnapshotId, Vec<FoundFile>>);
 
 impl KnownFiles {
-    pub(super) fn of(
+    /// Nothing is read for files that have changed.
+    pub(super) fn of<'r>(
         repository: &ResticRepository,
         loaded: &Arc<LoadedIndex>,
-        request: &RestoreRequest,
+        request: &'r RestoreRequest,
     ) -> Self {
-        let targets = request.files.iter().map(|file| &file.known);
-        let seeds = request.seeds.iter().map(|seed| &seed.known);
+        let targets = request.files.iter().map(|file| (&file.target, &file.known));
+        let seeds = request.seeds.iter().map(|seed| (&seed.local, &seed.known));
+        let is_as_known = |(local, known): (&PathBuf, &'r Option<KnownFile>)| {
+            let known = known.as_ref()?;
+            let present = FileStamp::of(local).ok()?;
+            (present == known.stamp).then_some(known)
+        };
         let mut files = HashMap::new();
-        for known in targets.chain(seeds).flatten() {
+        for known in targets.chain(seeds).filter_map(is_as_known) {
             let found = || repository.found_files(loaded, &known.snapshot);
             files
                 .entry(known.snapshot)
