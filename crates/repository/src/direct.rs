@@ -3,6 +3,12 @@
 //!
 //! It is tried, and done in the usual way wherever it is not possible. Nothing is promised before the file is
 //! flushed, as ever.
+//!
+//! The page cache may hold several pages of a file as one. While one thread writes to a part of those through the cache,
+//! what another thread writes to the rest past it can be hidden by what the cache has, or by some systems even
+//! overwritten with it. So a file of which the cache may have something is written past it only if all that is written
+//! [`is_on_pages`]. Of a new file, which nobody reads, the cache has no more than the pages that were written through
+//! it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,7 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::platform;
 
-/// What every file system that can do without a copy asks of places in memory and in files, or less.
+/// What every file system that can do without a copy asks of places in memory and in files, or less; and the size of
+/// a page, or it is not done.
 const ALIGNMENT: usize = 4096;
 /// So much is written at once.
 const PIECE_BYTES: usize = 1 << 20;
@@ -49,7 +56,7 @@ pub(crate) struct DirectFile {
 impl DirectFile {
     /// For a file that is open, if its file system has another way.
     pub(crate) fn beside(file: &File, path: &Path) -> Option<Self> {
-        let direct = platform::open_direct(path).ok()?;
+        let direct = platform::open_direct(path, ALIGNMENT).ok()?;
         let inode = |file: &File| file.metadata().map(|found| platform::stamp(&found).inode);
         let is_same = inode(file).ok()? == inode(&direct).ok()?;
         is_same.then_some(Self {
@@ -90,11 +97,15 @@ pub(crate) fn write_all_at(
     Ok(is_written)
 }
 
-fn is_aligned(bytes: &[u8], offset: u64) -> bool {
-    let is_multiple = |number: u64| number.is_multiple_of(ALIGNMENT as u64);
-    bytes.as_ptr().align_offset(ALIGNMENT) == 0
-        && is_multiple(bytes.len() as u64)
-        && is_multiple(offset)
+/// Whether a part of a file consists of whole pages.
+pub(crate) const fn is_on_pages(offset: u64, length_bytes: u64) -> bool {
+    const PAGE_BYTES: u64 = ALIGNMENT as u64;
+    offset.is_multiple_of(PAGE_BYTES) && length_bytes.is_multiple_of(PAGE_BYTES)
+}
+
+/// Whether bytes can be written past the page cache from where they are.
+pub(crate) fn is_aligned(bytes: &[u8], offset: u64) -> bool {
+    bytes.as_ptr().align_offset(ALIGNMENT) == 0 && is_on_pages(offset, bytes.len() as u64)
 }
 
 /// Bytes that follow each other in a file, gathered until they are worth a write of their own. Memory: one piece.
@@ -175,11 +186,12 @@ impl Run {
         Ok(cached_bytes)
     }
 
-    /// How long its parts are: up to the first place that is aligned, from there to the last one, and the rest.
+    /// How long its parts are: up to the first page, whole pages, and the rest.
     fn parts(&self) -> impl Iterator<Item = usize> + use<> {
         let first = self.from.next_multiple_of(ALIGNMENT).min(self.to);
         let last = self.to.saturating_sub(self.to % ALIGNMENT).max(first);
-        let ends = if last.saturating_sub(first) < LEAST_BYTES {
+        let is_on_pages = first == self.from && last == self.to;
+        let ends = if !is_on_pages && last.saturating_sub(first) < LEAST_BYTES {
             [self.from, self.from, self.to]
         } else {
             [first, last, self.to]
@@ -278,7 +290,9 @@ mod tests {
             0,
             1,
             4095,
-            4097,
+            4096,
+            8192,
+            8193,
             70_000,
             270_000,
             274_096,
@@ -304,6 +318,9 @@ mod tests {
             assert_eq!(run.end(), pair[1] as u64);
             let length = (pair[1] - pair[0]) as u64;
             assert!(cached_bytes <= length);
+            if direct.is_some() && is_on_pages(pair[0] as u64, length) {
+                assert_eq!(cached_bytes, 0);
+            }
             if direct.is_some() && pair[1] - pair[0] > 2 * LEAST_BYTES {
                 assert!(cached_bytes < 2 * ALIGNMENT as u64 + LEAST_BYTES as u64);
             }

@@ -293,15 +293,21 @@ mod direct {
     use super::system::NO_FOLLOW;
     use super::{File, OpenOptions, Path, io};
     use rustix::fs::OFlags;
-    use std::os::unix::fs::OpenOptionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 
-    /// Opens a file for writes that go past the page cache, never through a symbolic link.
-    pub(crate) fn open_direct(path: &Path) -> io::Result<File> {
+    /// Opens a file for writes that go past the page cache, never through a symbolic link. Refused where the
+    /// system or the file system has pages or blocks of more than `most_bytes`.
+    pub(crate) fn open_direct(path: &Path, most_bytes: usize) -> io::Result<File> {
         let flags = (NO_FOLLOW | OFlags::DIRECT).bits().cast_signed();
-        OpenOptions::new()
+        let file = OpenOptions::new()
             .write(true)
             .custom_flags(flags)
-            .open(path)
+            .open(path)?;
+        let block_bytes = usize::try_from(file.metadata()?.blksize()).unwrap_or(usize::MAX);
+        if block_bytes.max(rustix::param::page_size()) > most_bytes {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        Ok(file)
     }
 }
 
@@ -310,7 +316,7 @@ mod direct {
     use super::{File, Path, io};
 
     /// Not done here.
-    pub(crate) fn open_direct(_path: &Path) -> io::Result<File> {
+    pub(crate) fn open_direct(_path: &Path, _most_bytes: usize) -> io::Result<File> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }

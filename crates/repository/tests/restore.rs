@@ -310,6 +310,45 @@ fn what_does_not_lie_where_it_should_is_fetched() {
     }
 }
 
+/// Small chunks in another order all over a file that was read just before, so that writing past the page cache, copying
+/// in the file and reading it meet everywhere.
+#[test]
+fn a_file_reads_as_restored_although_it_was_in_the_page_cache() {
+    let (sandbox, repository) = shared();
+    let cut = Chunking::Grid {
+        chunk_bytes: BLOCK as u32,
+        phase_bytes: 0,
+    };
+    let blocks: Vec<Vec<u8>> = (0..3000).map(|seed| noise(5000 + seed, BLOCK)).collect();
+    let wanted = blocks.concat();
+    let file = sandbox.write("in the cache", &wanted);
+    let taken = take(repository, &[source("disk", &file, cut)]);
+    for tail in [0, 1, BLOCK] {
+        let order = (0..blocks.len()).map(|at| &blocks[at * 7 % blocks.len()]);
+        let some = order.enumerate().map(|(at, block)| {
+            let is_lost = at % 3 == 0;
+            if is_lost {
+                noise(9000 + at as u64, BLOCK)
+            } else {
+                block.clone()
+            }
+        });
+        let mut present = some.collect::<Vec<_>>().concat();
+        present.extend(noise(4, tail));
+        std::fs::write(&file, &present).unwrap();
+        assert!(std::fs::read(&file).unwrap() == present);
+        let restored = restore_and_prove(
+            repository,
+            &request(taken.id, &[("disk", &file)]),
+            std::slice::from_ref(&wanted),
+        );
+        assert!(
+            restored.local_bytes > 0 && restored.fetched_bytes > 0,
+            "{restored:?}"
+        );
+    }
+}
+
 #[test]
 fn zeros_become_holes() {
     let (sandbox, repository) = shared();

@@ -25,8 +25,11 @@ use crate::tree::FoundFile;
 use super::place::Place;
 use super::survey::State;
 
-/// Zeros that are written at once where holes cannot be made.
-static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+/// Zeros that are written at once where holes cannot be made, past the page cache where the rest is.
+static ZEROS: Zeros = Zeros([0; 1 << 20]);
+
+#[repr(align(4096))]
+struct Zeros([u8; 1 << 20]);
 
 /// A stored chunk may be all zeros when it became this many times smaller; then it is worth
 /// computing the id of so many zeros.
@@ -139,10 +142,19 @@ impl Target {
             progress.step("renew stamp of target");
             renew_stamp(&file).map_err(self.error("set the time of", None))?;
         }
-        self.direct = DirectFile::beside(&file, &self.local);
+        // What it holds may be in the page cache: see `direct`.
+        if !self.existed || self.is_on_pages() {
+            self.direct = DirectFile::beside(&file, &self.local);
+        }
         self.file = Some(file);
         self.writable = true;
         Ok(())
+    }
+
+    /// Whether all chunks consist of whole pages of the file.
+    fn is_on_pages(&self) -> bool {
+        let mut chunks = self.chunks.iter();
+        chunks.all(|chunk| direct::is_on_pages(chunk.offset, chunk.length_bytes.into()))
     }
 
     fn writable(&self) -> Option<&File> {
@@ -249,8 +261,8 @@ impl Target {
         let mut offset = range.start;
         while offset < range.end {
             let left = usize::try_from(range.end.saturating_sub(offset)).unwrap_or(usize::MAX);
-            let zeros = ZEROS.get(..left.min(ZEROS.len())).unwrap_or_default();
-            platform::write_all_at(file, zeros, offset)
+            let zeros = ZEROS.0.get(..left.min(ZEROS.0.len())).unwrap_or_default();
+            direct::write_all_at(file, self.direct.as_ref(), zeros, offset)
                 .map_err(self.error("write", Some(offset)))?;
             offset = offset.saturating_add(zeros.len() as u64);
         }

@@ -18,6 +18,7 @@ use super::moves::{Copier, Mover, move_overwritten};
 use super::place::Place;
 use super::sources::Source;
 use super::survey::Survey;
+use super::target::Target;
 use super::writer::Writer;
 
 /// Copied by one thread before it looks for something else to do, unless a single chunk is longer.
@@ -45,13 +46,13 @@ pub(super) fn carry_out(
 ) -> Result<()> {
     let Survey { mut sources, seeds } = survey;
     let mut needs = restore.needs();
-    restore.make_room(false)?;
+    restore.make_room(|target| !target.existed)?;
     let moving = std::mem::take(&mut sources.moving);
     let lost = move_overwritten(&Copier::new(restore, &seeds, &needs), moving)?;
     restore.count_lost(&needs, &lost, stats);
     sources.lost(&lost);
     // Until here this would have destroyed what is moved.
-    restore.make_room(true)?;
+    restore.make_room(|target| target.existed)?;
     let staying = std::mem::take(&mut sources.staying);
     let sought = restore.split_sought(&mut needs, &sources);
     drop(sources);
@@ -138,10 +139,8 @@ impl Worker<'_> {
 }
 
 impl Restore<'_> {
-    /// Of files that were there before, or of the others.
-    fn make_room(&self, existed: bool) -> Result<()> {
-        let targets = self.targets.iter();
-        for target in targets.filter(|target| target.existed == existed) {
+    fn make_room(&self, is_meant: impl Fn(&Target) -> bool) -> Result<()> {
+        for target in self.targets.iter().filter(|target| is_meant(target)) {
             self.go_on()?;
             target.make_room(self.progress)?;
         }

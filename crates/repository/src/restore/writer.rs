@@ -5,7 +5,7 @@
 
 use vrs_progress::Counter;
 
-use crate::direct::Run;
+use crate::direct::{Run, is_aligned};
 use crate::error::Result;
 use crate::sink::is_zero;
 
@@ -13,7 +13,7 @@ use super::Restore;
 use super::place::Place;
 use super::target::Target;
 
-/// Chunks of this length are written by themselves.
+/// Chunks of this length are written by themselves, from where they are.
 const LONG_BYTES: usize = 256 << 10;
 
 /// Every thread has its own. Memory: one piece of a file.
@@ -54,7 +54,7 @@ impl<'a> Writer<'a> {
             let end = offset.saturating_add(content.len() as u64);
             return target.write_zeros(offset..end, progress);
         }
-        if content.len() >= LONG_BYTES {
+        if content.len() >= LONG_BYTES && is_aligned(content, offset) {
             return target.write(content, offset, progress);
         }
         let goes_on = |of: &Target| std::ptr::eq(of, target) && self.run.end() == offset;
