@@ -78,7 +78,7 @@ fn an_unreadable_sector_of_a_disk_is_told_and_nothing_is_stored() {
     let name = disk.file_name().unwrap().to_str().unwrap();
     insta::assert_snapshot!(run.failure().replace(name, "DISK"), @r"
     1
-    error: cannot read FOLDER/machines/web/DISK at offset 0; check the disk and the file's permissions, then try again
+    error: cannot read FOLDER/machines/web/DISK at offset 2097152; check the disk and the file's permissions, then try again
       caused by: Input/output error (os error 5)
     ");
     assert_eq!(environment.succeeds(&["list"]), list);
