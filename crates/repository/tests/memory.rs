@@ -29,7 +29,7 @@ const CHUNK: usize = 1 << 10;
 /// Sizes of the small and the large file.
 const MEBIBYTES: [usize; 2] = [32, 192];
 const OPERATIONS: [Operation; 4] = [
-    ("take", 54, take_new),
+    ("take", 74, take_new),
     ("take unchanged", 82, take_unchanged),
     ("restore", 78, restore_all),
     ("prune", 94, prune_half),
