@@ -28,7 +28,7 @@ fn a_take_names_what_cannot_be_read_and_succeeds_once_it_can_be() {
     // The offset is that of the stretch that was read at once.
     insta::assert_snapshot!(told, @r"
     1
-    error: cannot read DISK at offset 8388608; check the disk and the file's permissions, then try again
+    error: cannot read DISK at offset 10485760; check the disk and the file's permissions, then try again
       caused by: Input/output error (os error 5)
     ");
     let listed = environment.json(&["list"]);
