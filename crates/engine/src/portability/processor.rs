@@ -125,7 +125,9 @@ const REGISTERS: [Register; 11] = [
         subleaf: 0,
         name: "80000008.ebx",
         of: |leaf| leaf.ebx,
-        made_up: 0,
+        // That SSBD is not required, on all of AMD's ("CPUM: Set SSBD not required flag for AMD to work around some
+        // buggy Linux kernels!" in VBox.log).
+        made_up: 1 << 26,
     },
 ];
 
@@ -276,6 +278,7 @@ mod tests {
         let guest = guest(vec![
             answer(1, 0, 1 << 21 | 1 << 31, 1 << 9 | 1 << 28),
             answer(0x8000_0001, 0, 1 << 1, 0),
+            answer(0x8000_0008, 1 << 26, 0, 0),
         ]);
         assert_eq!(host(Vec::new()).lacks(&guest), Vec::<String>::new());
     }
