@@ -41,11 +41,11 @@ fn settings_that_virtualbox_has_in_memory_are_written_by_it() {
     let ward = Ward::plain(&rig);
     ward.machine.modify(&["--description", "only in memory"]);
     let settings = ward.machine.settings_path();
-    let whole = fs::read(settings).unwrap();
+    let whole = fs::read_to_string(settings).unwrap();
     fs::write(settings, "").unwrap();
     ward.finds(&["settings_unreadable"]);
     ward.repair(&[]);
-    assert!(fs::read(settings).unwrap() == whole);
+    assert_eq!(fs::read_to_string(settings).unwrap(), whole);
 }
 
 #[test]
