@@ -20,6 +20,7 @@ use crate::platform;
 /// What every file system that can do without a copy asks of places in memory and in files, or less; and the size of
 /// a page, or it is not done.
 const ALIGNMENT: usize = 4096;
+const ALIGNMENT_BYTES: u64 = ALIGNMENT as u64;
 /// So much is written at once.
 const PIECE_BYTES: usize = 1 << 20;
 /// Less than that is sooner copied into the page cache than written past it.
@@ -99,8 +100,7 @@ pub(crate) fn write_all_at(
 
 /// Whether a part of a file consists of whole pages.
 pub(crate) const fn is_on_pages(offset: u64, length_bytes: u64) -> bool {
-    const PAGE_BYTES: u64 = ALIGNMENT as u64;
-    offset.is_multiple_of(PAGE_BYTES) && length_bytes.is_multiple_of(PAGE_BYTES)
+    offset.is_multiple_of(ALIGNMENT_BYTES) && length_bytes.is_multiple_of(ALIGNMENT_BYTES)
 }
 
 /// Whether bytes can be written past the page cache from where they are.
@@ -131,7 +131,6 @@ impl Run {
 
     /// Forgets all bytes and begins anew.
     pub(crate) const fn begin(&mut self, offset: u64) {
-        const ALIGNMENT_BYTES: u64 = ALIGNMENT as u64;
         self.from = (offset % ALIGNMENT_BYTES) as usize;
         self.to = self.from;
         self.offset = offset;

@@ -52,6 +52,15 @@ fn sum(stats: &RestoreStats) -> u64 {
     stats.in_place_bytes + stats.local_bytes + stats.zero_bytes + stats.fetched_bytes
 }
 
+/// A file as it is now, said to be what a snapshot has.
+fn known_by(file: &Path, snapshot: SnapshotId, name: &str) -> KnownFile {
+    KnownFile {
+        stamp: FileStamp::of(file).unwrap(),
+        snapshot,
+        path: path(name),
+    }
+}
+
 /// Restores, and proves the plan, the bytes and that a second run does nothing.
 fn restore_and_prove(
     repository: &ResticRepository,
@@ -228,11 +237,7 @@ fn a_file_whose_content_is_known_is_read_only_where_something_is_moved() {
     let repository = &sandbox.open();
     let known = |snapshot| {
         let mut request = request(first.id, &[("known", &file)]);
-        request.files[0].known = Some(KnownFile {
-            stamp: FileStamp::of(&file).unwrap(),
-            snapshot,
-            path: path("known"),
-        });
+        request.files[0].known = Some(known_by(&file, snapshot, "known"));
         request
     };
     let recorder = Recorder::default();
@@ -283,13 +288,7 @@ fn what_does_not_lie_where_it_should_is_fetched() {
     let offset = 512 + 30 * BLOCK;
     rotten[offset] ^= 1;
     std::fs::write(&file, &rotten).unwrap();
-    let known = || {
-        Some(KnownFile {
-            stamp: FileStamp::of(&file).unwrap(),
-            snapshot: second.id,
-            path: path("rotten"),
-        })
-    };
+    let known = || Some(known_by(&file, second.id, "rotten"));
     let fresh = sandbox.path("from rotten");
     let mut beside = request(first.id, &[("rotten", &fresh)]);
     beside.seeds = vec![SeedFile {

@@ -9,11 +9,10 @@ use std::thread::sleep;
 use crate::files::files_below;
 use crate::programs::Place;
 use crate::race::RACY;
+use crate::scene::CHUNK_BYTES;
 use crate::states::{States, copy};
 
 const PAGE: usize = 4096;
-/// As vrs cuts the disks of machines.
-const CHUNK: usize = 512 << 10;
 
 /// See the module.
 pub(crate) struct LiveMachine<'a> {
@@ -85,12 +84,12 @@ fn write_changed_pages(from: &Path, to: &Path) -> u64 {
         .expect("a writable image");
     let length = from.metadata().expect("an image").len();
     let mut bytes = 0;
-    for start in (0..length).step_by(CHUNK) {
+    for start in (0..length).step_by(CHUNK_BYTES as usize) {
         let [new, old] = [&mut from, &mut to].map(|image| chunk(image, start));
         if new == old {
             continue;
         }
-        bytes += CHUNK as u64;
+        bytes += CHUNK_BYTES;
         for (at, page) in (0..).step_by(PAGE).zip(new.chunks(PAGE)) {
             if old.get(at..at + page.len()) != Some(page) {
                 to.seek(SeekFrom::Start(start + at as u64))
@@ -104,10 +103,10 @@ fn write_changed_pages(from: &Path, to: &Path) -> u64 {
 
 /// Less at the end of the image, and nothing behind it.
 fn chunk(image: &mut File, start: u64) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(CHUNK);
+    let mut bytes = Vec::with_capacity(CHUNK_BYTES as usize);
     image
         .seek(SeekFrom::Start(start))
-        .and_then(|_| image.take(CHUNK as u64).read_to_end(&mut bytes))
+        .and_then(|_| image.take(CHUNK_BYTES).read_to_end(&mut bytes))
         .expect("a chunk of the image");
     bytes
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use vrs_testkit::SampleDisk;
 
-use crate::scene::{Home, Scene};
+use crate::scene::{CHUNK_BYTES, Home, Scene};
 
 /// Peak resident sizes in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -26,8 +26,6 @@ pub struct Comparison {
     pub more_chunks: u64,
 }
 
-/// What vrs cuts disks into.
-const CHUNK_BYTES: u64 = 512 << 10;
 /// What the index may take for each chunk.
 const INDEX_BYTES: u64 = 48;
 

@@ -10,7 +10,7 @@ use crate::measured::{Measured, measure};
 use crate::workload;
 
 /// As vrs cuts the disks of machines.
-const CHUNK_BYTES: u64 = 512 << 10;
+pub(crate) const CHUNK_BYTES: u64 = 512 << 10;
 
 /// Where a vrs has its repository and all that it remembers. One knows nothing of the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

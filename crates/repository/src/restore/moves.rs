@@ -114,7 +114,6 @@ enum Progress {
 
 /// Orders copies whose sources are overwritten by the restore.
 struct Scheduler<'a> {
-    copier: &'a Copier<'a>,
     mover: Mover<'a>,
     writer: Writer<'a>,
     /// Sorted by where their source begins.
@@ -138,7 +137,6 @@ impl<'a> Scheduler<'a> {
             .into();
         let progress = vec![Progress::Waiting; copies.len()];
         Self {
-            copier,
             mover: Mover::new(copier),
             writer: Writer::new(copier.restore),
             copies,
@@ -199,8 +197,8 @@ impl<'a> Scheduler<'a> {
         let Some(copy) = self.copies.get(number) else {
             return blockers;
         };
-        for place in self.copier.places(copy) {
-            let Some((file, chunk)) = self.copier.restore.overwritten(*place) else {
+        for place in self.mover.copier.places(copy) {
+            let Some((file, chunk)) = self.mover.copier.restore.overwritten(*place) else {
                 continue;
             };
             let from = (file, chunk.offset.saturating_sub(self.longest_source_bytes));
@@ -227,7 +225,7 @@ impl<'a> Scheduler<'a> {
         let room = HELD_BYTES.saturating_sub(self.held_bytes);
         let content = (length_bytes <= room).then(|| vec![0; length_bytes]);
         let content = content.and_then(|mut content| {
-            let is_there = self.copier.read(copy, &mut content);
+            let is_there = self.mover.copier.read(copy, &mut content);
             is_there.then_some(content)
         });
         self.held_bytes = self
@@ -238,7 +236,7 @@ impl<'a> Scheduler<'a> {
     }
 
     fn finish(&mut self, number: usize) -> Result<()> {
-        self.copier.restore.go_on()?;
+        self.mover.copier.restore.go_on()?;
         self.set(number, Progress::Done);
         let Some(copy) = self.copies.get(number) else {
             return Ok(());
@@ -246,7 +244,7 @@ impl<'a> Scheduler<'a> {
         let is_copied = match self.held.remove(&number) {
             Some(Some(content)) => {
                 self.held_bytes = self.held_bytes.saturating_sub(content.len());
-                self.writer.put(self.copier.places(copy), &content)?;
+                self.writer.put(self.mover.copier.places(copy), &content)?;
                 true
             }
             Some(None) => false,
