@@ -66,6 +66,8 @@ impl Scene {
         let location = Location::parse(folder.to_str().unwrap()).unwrap();
         let mut options: OpenOptions = small_packs();
         (options.pack_bytes, options.index_every_bytes) = (4096, 1);
+        // Two that end a pack at the same time write one file of the index.
+        options.threads = 1;
         let repository = ResticRepository::open(&location, &password(), &options).unwrap();
         let content = noise(3, SNAPSHOTS * 4096);
         let local = self.sandbox.write("other", &content);
