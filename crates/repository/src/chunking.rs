@@ -8,6 +8,7 @@ use std::io::Read;
 use std::ops::Range;
 
 use fastcdc::v2020::{FastCDC, Normalization};
+use itertools::Either;
 
 use crate::error::{Error, Result};
 use crate::store::Chunking;
@@ -21,6 +22,11 @@ pub(crate) const READ_BYTES: u64 = 1 << 20;
 
 /// Content-defined chunks are read and go to a thread so much at a time.
 const PIECE_BYTES: usize = 1 << 20;
+
+/// What one thread searches at a time where chunks are content-defined.
+const PART_BYTES: u64 = 32 << 20;
+/// So many chunks after a place, at their longest, they end where they do whatever lay before.
+const SETTLED_CHUNKS: u64 = 4;
 
 const SMALLEST_CHUNK_BYTES: u32 = 1 << 10;
 const LARGEST_CHUNK_BYTES: u32 = WHOLE_BYTES as u32;
@@ -80,6 +86,20 @@ impl Cutter {
             subject: format!("a chunk size of {size_bytes} bytes"),
             reason,
         })
+    }
+}
+
+impl Cutter {
+    /// A range of a file in parts that threads can search.
+    pub(crate) fn parts(self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        match self {
+            Self::Grid(grid) => Either::Left(grid.reads(range)),
+            Self::Content(_) => {
+                let Range { start, end } = range;
+                let part = move |start: u64| start..start.saturating_add(PART_BYTES).min(end);
+                Either::Right((start..end).step_by(PART_BYTES as usize).map(part))
+            }
+        }
     }
 }
 
@@ -229,6 +249,11 @@ impl Content {
             has_ended: false,
         };
         std::iter::from_fn(move || pieces.next().transpose())
+    }
+
+    /// So far behind a place chunks most likely end where they do if cutting began there.
+    pub(crate) const fn settled_bytes(self) -> u64 {
+        SETTLED_CHUNKS.saturating_mul(self.largest_bytes() as u64)
     }
 
     const fn largest_bytes(self) -> usize {

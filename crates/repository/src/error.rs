@@ -491,6 +491,11 @@ impl Error {
         }
     }
 
+    /// Whether a certain local file could not be read or written.
+    pub(crate) fn is_of_file(&self, path: &Path) -> bool {
+        matches!(self, Self::LocalFile { path: of, .. } if of == path)
+    }
+
     /// Whether nothing else can be had from the storage now, either.
     pub(crate) fn is_of_whole_storage(&self) -> bool {
         matches!(self.kind(), ErrorKind::Unreachable | ErrorKind::Denied)

@@ -1,16 +1,18 @@
 //! Bringing local files into the state they have in a snapshot, in place.
 //!
-//! First everything local is looked at ([`survey`]), which is also the whole plan. Then zeros are punched and
-//! chunks are brought to their places ([`transfer`]), and at the very end the files are flushed and get their
-//! modification times.
+//! First everything local is looked at ([`survey`]), which is also the whole plan; files that were not there are filled
+//! with what is found on the way. Then zeros are punched and chunks are brought to their places ([`transfer`]), and at
+//! the very end the files are flushed and get their modification times.
 //!
-//! Guarantees: a byte is written only after its chunk was found equal to its id; a file that is
-//! right already is not written to; a run after a cut looks again and does only what is missing.
+//! Guarantees: a byte is written only after its chunk was found equal to its id, or to what the scan cache knows under
+//! that id; a file that is right already is not written to; a run after a cut looks again and does only what is missing.
 //! Not guaranteed: that a file that is being restored can be used before the end; that a file of which
 //! the caller says what it holds ([`KnownFile`](crate::store::KnownFile)) is looked at where it need not
 //! change.
 
+mod compare;
 mod fetch;
+mod filling;
 mod known;
 mod moves;
 mod place;
@@ -59,7 +61,7 @@ impl ResticRepository {
     ) -> Result<RestoreStats> {
         let mut restore =
             self.with_index(|loaded| Restore::new(self, loaded, request, progress))?;
-        let survey = restore.survey(request)?;
+        let survey = restore.survey(request, false)?;
         Ok(restore.stats(&survey))
     }
 
@@ -71,9 +73,14 @@ impl ResticRepository {
     ) -> Result<RestoreStats> {
         // The user may have looked at the plan for hours.
         let mut restore = Restore::new(self, &self.index()?, request, progress)?;
-        let survey = restore.survey(request)?;
-        let mut stats = restore.stats(&survey);
-        restore.execute(survey, &mut stats)?;
+        let written = restore.write(request);
+        // Also after a failure: what was written shall survive, and the next run builds on it.
+        for target in &restore.targets {
+            target.sync(progress)?;
+        }
+        let stats = written?;
+        let mut targets = restore.targets.iter();
+        targets.try_for_each(|target| target.finish(progress))?;
         Ok(stats)
     }
 }
@@ -143,7 +150,7 @@ impl<'a> Restore<'a> {
                     State::InPlace => &mut stats.in_place_bytes,
                     State::Zero => &mut stats.zero_bytes,
                     State::Missing if survey.sources.is_sought(number) => &mut stats.fetched_bytes,
-                    State::Missing => &mut stats.local_bytes,
+                    State::Missing | State::Filled => &mut stats.local_bytes,
                 };
                 *sum = sum.saturating_add(length_bytes);
             }
@@ -152,24 +159,33 @@ impl<'a> Restore<'a> {
         stats
     }
 
-    fn execute(&mut self, survey: Survey, stats: &mut RestoreStats) -> Result<()> {
-        let to_write = stats.total_bytes.saturating_sub(stats.in_place_bytes);
+    fn write(&mut self, request: &RestoreRequest) -> Result<RestoreStats> {
+        self.begin_writing(|target| !target.existed)?;
+        self.make_room(|target| !target.existed)?;
+        let survey = self.survey(request, true)?;
+        let mut stats = self.stats(&survey);
+        let to_write = self.missing().filter_map(|(place, _)| self.stored(place));
+        let to_write = to_write.map(|chunk| u64::from(chunk.length_bytes));
         self.progress.phase(Phase {
             name: "restoring",
             subject: String::new(),
-            total_bytes: Some(to_write),
+            total_bytes: Some(to_write.sum()),
         });
-        for target in &mut self.targets {
-            target.open_for_writing(self.progress)?;
+        self.begin_writing(|target| target.existed)?;
+        carry_out(self, survey, &mut stats)?;
+        Ok(stats)
+    }
+
+    fn begin_writing(&mut self, is_meant: impl Fn(&Target) -> bool) -> Result<()> {
+        let mut targets = self.targets.iter_mut().filter(|target| is_meant(target));
+        targets.try_for_each(|target| target.open_for_writing(self.progress))
+    }
+
+    fn make_room(&self, is_meant: impl Fn(&Target) -> bool) -> Result<()> {
+        for target in self.targets.iter().filter(|target| is_meant(target)) {
+            self.go_on()?;
+            target.make_room(self.progress)?;
         }
-        let carried_out = carry_out(self, survey, stats);
-        // Also after a failure: what was written shall survive, and the next run builds on it.
-        for target in &self.targets {
-            target.sync(self.progress)?;
-        }
-        carried_out?;
-        self.targets
-            .iter()
-            .try_for_each(|target| target.finish(self.progress))
+        Ok(())
     }
 }

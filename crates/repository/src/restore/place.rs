@@ -48,19 +48,28 @@ impl Target {
 }
 
 impl Restore<'_> {
-    /// The places of all chunks that are not in place, sorted by chunk, so that all places of one are
+    /// The places of all chunks that some targets lack, sorted by chunk, so that all places of one are
     /// neighbours.
-    pub(super) fn needs(&self) -> Vec<Place> {
+    pub(super) fn needs(&self, is_meant: impl Fn(&Target) -> bool) -> Vec<Place> {
+        let missing = || self.missing_of(&is_meant);
         // As long as needed and no longer: grown by doubling it could take as much as the index.
-        let mut needs = Vec::with_capacity(self.missing().count());
-        needs.extend(self.missing().map(|(place, _)| place));
+        let mut needs = Vec::with_capacity(missing().count());
+        needs.extend(missing().map(|(place, _)| place));
         needs.sort_unstable_by_key(|place| (self.number(*place), *place));
         needs
     }
 
     /// All chunks that are not in place.
     pub(super) fn missing(&self) -> impl Iterator<Item = (Place, ChunkNumber)> + '_ {
-        self.targets.iter().flat_map(|target| {
+        self.missing_of(|_| true)
+    }
+
+    fn missing_of(
+        &self,
+        is_meant: impl Fn(&Target) -> bool,
+    ) -> impl Iterator<Item = (Place, ChunkNumber)> {
+        let targets = self.targets.iter().filter(move |target| is_meant(target));
+        targets.flat_map(|target| {
             let chunks = target.places().zip(target.chunks.numbers());
             let missing = chunks.zip(&target.states);
             let missing = missing.filter(|(_, state)| **state == State::Missing);

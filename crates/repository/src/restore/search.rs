@@ -5,27 +5,31 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
+use fixedbitset::FixedBitSet;
 use vrs_progress::{Counter, Phase};
 
-use crate::chunking::{Content, Cutter, Grid};
+use crate::chunking::{Content, Cutter, Grid, SeenHash};
 use crate::error::{Error, Result};
 use crate::intake::RangeReader;
 use crate::layout::ChunkList;
-use crate::parallel;
+use crate::parallel::{self, lock};
 use crate::platform;
 use crate::scan_cache::ScanCache;
 use crate::store::RestoreRequest;
 
 use super::Restore;
-use super::sources::LocalFile;
-use super::survey::{Searched, Seen, Survey};
+use super::filling::{Filler, Filling};
+use super::sources::{LocalFile, Source, Sources};
+use super::survey::Searched;
 use super::target::{Target, identity};
 
 pub(super) struct Seed {
     pub(super) path: PathBuf,
     pub(super) file: File,
     cutter: Cutter,
+    size_bytes: u64,
     /// What it holds, where that is known.
     known: Option<ChunkList>,
     /// The target that this file is, if it is one.
@@ -38,7 +42,7 @@ impl Restore<'_> {
         &self,
         number: u32,
         target: &Target,
-        survey: &mut Survey,
+        sources: &Mutex<Sources>,
     ) -> Result<()> {
         let (Some(file), Some(cutter), None) = (&target.file, target.cutter, &target.known) else {
             return Ok(());
@@ -54,12 +58,19 @@ impl Restore<'_> {
             file,
             cache: None,
         };
-        self.search(
-            searched,
-            cutter,
-            start.min(target.local_bytes)..target.local_bytes,
-            survey,
-        )
+        let range = start.min(target.local_bytes)..target.local_bytes;
+        self.progress.phase(Phase {
+            name: "searching",
+            subject: target.path.to_string(),
+            total_bytes: Some(range.end.saturating_sub(range.start)),
+        });
+        let search = Search {
+            restore: self,
+            sources,
+            filling: None,
+        };
+        search.search(searched, cutter, range)?;
+        Ok(())
     }
 
     pub(super) fn open_seeds(&self, request: &RestoreRequest) -> Result<Vec<Seed>> {
@@ -74,19 +85,20 @@ impl Restore<'_> {
             let cutter = Cutter::new(seed.chunking)?;
             let target = targets.get(&identity(&seed.local)).copied();
             // A seed only saves fetching: one that is gone or unreadable is no reason to fail.
-            match File::open(&seed.local) {
-                Ok(file) => {
-                    let stamp = file.metadata().map(|metadata| platform::stamp(&metadata));
-                    let known = seed.known.as_ref();
-                    let chunks = |stamp| self.known.chunks(self.repository, known, stamp);
+            let opened = File::open(&seed.local).and_then(|file| Ok((file.metadata()?, file)));
+            match opened {
+                Ok((metadata, file)) if metadata.is_file() => {
+                    let (known, stamp) = (seed.known.as_ref(), platform::stamp(&metadata));
                     seeds.push(Seed {
                         path: seed.local.clone(),
-                        known: stamp.ok().and_then(chunks),
+                        known: self.known.chunks(self.repository, known, stamp),
+                        size_bytes: stamp.size_bytes,
                         file,
                         cutter,
                         target,
                     });
                 }
+                Ok(_) => {}
                 Err(error) => self.progress.warn(&format!(
                     "cannot use chunks of {}: {error}",
                     seed.local.display()
@@ -96,21 +108,24 @@ impl Restore<'_> {
         Ok(seeds)
     }
 
-    pub(super) fn search_seeds(&self, survey: &mut Survey) -> Result<()> {
-        let seeds = std::mem::take(&mut survey.seeds);
-        let searched = seeds.iter().zip(0..).try_for_each(|(seed, number)| {
-            let Ok(metadata) = seed.file.metadata() else {
-                return Ok(());
-            };
-            if !metadata.is_file() || self.was_searched(seed) {
-                return Ok(());
+    /// Returns those chunks that were filled in.
+    pub(super) fn search_seeds(
+        &self,
+        seeds: &[Seed],
+        sources: &Mutex<Sources>,
+        filling: Option<&Filling<'_>>,
+    ) -> Result<FixedBitSet> {
+        let mut filled = FixedBitSet::new();
+        for (seed, number) in seeds.iter().zip(0..) {
+            if self.has_no_more(seed) {
+                continue;
             }
             let local = seed
                 .target
                 .map_or(LocalFile::Seed(number), LocalFile::Target);
             if let Some(known) = &seed.known {
-                survey.saw(local, known.places());
-                return Ok(());
+                lock(sources).saw_all(local, known.places());
+                continue;
             }
             let searched = Searched {
                 local,
@@ -118,115 +133,187 @@ impl Restore<'_> {
                 file: &seed.file,
                 cache: None,
             };
-            match self.search(searched, seed.cutter, 0..metadata.len(), survey) {
-                Err(error @ Error::LocalFile { .. }) => {
+            let search = Search {
+                restore: self,
+                sources,
+                filling,
+            };
+            match search.search(searched, seed.cutter, 0..seed.size_bytes) {
+                Err(error) if error.is_of_file(&seed.path) => {
                     self.progress.warn(&crate::repository::whole_text(&error));
-                    Ok(())
                 }
-                outcome => outcome,
+                of_seed => filled.union_with(&of_seed?),
             }
-        });
-        survey.seeds = seeds;
-        searched
+        }
+        Ok(filled)
     }
 
-    /// Whether this file is a target whose former grid was searched.
-    fn was_searched(&self, seed: &Seed) -> bool {
+    /// Whether this file is a target that has nothing else, or is searched as such.
+    fn has_no_more(&self, seed: &Seed) -> bool {
         let target = seed
             .target
             .and_then(|number| self.targets.get(number as usize));
-        target.is_some_and(|target| target.known.is_some() || target.cutter == Some(seed.cutter))
+        target.is_some_and(|target| {
+            !target.existed || target.known.is_some() || target.cutter == Some(seed.cutter)
+        })
     }
+}
 
+impl Seed {
+    /// How much of it is read when it is searched.
+    pub(super) const fn searched_bytes(&self) -> u64 {
+        match self.known {
+            None => self.size_bytes,
+            Some(_) => 0,
+        }
+    }
+}
+
+/// A file that is searched, and what becomes of what is found.
+struct Search<'a> {
+    restore: &'a Restore<'a>,
+    sources: &'a Mutex<Sources>,
+    filling: Option<&'a Filling<'a>>,
+}
+
+/// One thread that searches.
+struct Worker<'a> {
+    buffer: Vec<u8>,
+    filler: Option<Filler<'a>>,
+}
+
+/// A chunk of the index, where it lies on this host.
+struct Found {
+    source: Source,
+    is_filled: bool,
+}
+
+impl Search<'_> {
+    /// Returns those chunks that were filled in.
     fn search(
         &self,
         searched: Searched<'_>,
         cutter: Cutter,
         range: Range<u64>,
-        survey: &mut Survey,
-    ) -> Result<()> {
-        self.progress.phase(Phase {
-            name: "searching",
-            subject: searched.path.display().to_string(),
-            total_bytes: Some(range.end.saturating_sub(range.start)),
-        });
-        let cache = ScanCache::for_file(self.repository, searched.path, cutter, range.end);
+    ) -> Result<FixedBitSet> {
+        let restore = self.restore;
+        let cache = ScanCache::for_file(restore.repository, searched.path, cutter, range.end);
         let searched = Searched {
             cache: cache.as_ref(),
             ..searched
         };
-        let note = |seen: Vec<Seen>| {
-            for seen in seen {
-                survey.saw(searched.local, seen.number(&self.loaded.index));
+        let mut filled = FixedBitSet::new();
+        let note = |all: Vec<Found>| {
+            let mut sources = lock(self.sources);
+            for found in all {
+                if found.is_filled {
+                    filled.grow_and_insert(found.source.chunk.place());
+                }
+                sources.saw(found.source);
             }
         };
-        match cutter {
-            Cutter::Grid(grid) => self.search_grid(searched, grid, range, note)?,
-            Cutter::Content(content) => self.search_content(searched, content, range, note)?,
-        }
-        // What it misled about is noticed when it is used.
+        let work = |worker: &mut Worker<'_>, range| {
+            let found = match cutter {
+                Cutter::Grid(grid) => self.look_on_grid(searched, grid, range, worker)?,
+                Cutter::Content(content) => {
+                    self.look_by_content(searched, content, range, worker)?
+                }
+            };
+            // Nothing counts as filled in before it is written.
+            worker.filler.as_mut().map_or(Ok(()), Filler::flush)?;
+            Ok(found)
+        };
+        let worker = || {
+            Ok(Worker {
+                buffer: Vec::new(),
+                filler: self.filling.map(Filling::filler),
+            })
+        };
+        let parts = cutter.parts(range).map(Ok);
+        parallel::each(self.threads(), parts, worker, work, note)?;
+        // Where it said that chunks are is only where they are looked for.
         if let Some(wrong) = cache.filter(ScanCache::is_wrong) {
-            wrong.remove(self.progress);
+            wrong.remove(restore.progress);
+            return Ok(FixedBitSet::new());
         }
-        Ok(())
+        Ok(filled)
     }
 
-    fn search_grid(
+    /// Who fills files in waits for storage.
+    fn threads(&self) -> usize {
+        let restore = self.restore;
+        let computing = restore.repository.threads();
+        self.filling
+            .map_or(computing, |_| restore.waiting_threads())
+    }
+
+    fn look_on_grid(
         &self,
         searched: Searched<'_>,
         grid: Grid,
         range: Range<u64>,
-        note: impl FnMut(Vec<Seen>) + Send,
-    ) -> Result<()> {
-        parallel::each(
-            self.repository.threads(),
-            grid.reads(range).map(Ok),
-            || Ok(Vec::new()),
-            |buffer, range| self.look(searched, range.clone(), grid.chunks(range), buffer),
-            note,
-        )
+        worker: &mut Worker<'_>,
+    ) -> Result<Vec<Found>> {
+        let Worker { buffer, filler } = worker;
+        let cuts = grid.chunks(range.clone());
+        let look = |range, raw: &[u8]| self.find(searched, range, raw, None, filler);
+        let found = self.restore.look(searched, range, cuts, buffer, look)?;
+        Ok(found.into_iter().flatten().collect())
     }
 
-    fn search_content(
+    /// Where chunks end depends on all before them, but soon no longer on where the first one began: those that were
+    /// cut on both sides of the end of a part are seen from the part before it, which goes on behind its end.
+    fn look_by_content(
         &self,
         searched: Searched<'_>,
         content: Content,
         range: Range<u64>,
-        note: impl FnMut(Vec<Seen>) + Send,
-    ) -> Result<()> {
-        let mut offset = range.start;
-        let source = RangeReader::new(searched.file, range);
+        worker: &mut Worker<'_>,
+    ) -> Result<Vec<Found>> {
+        let restore = self.restore;
         let recall = searched
             .cache
-            .and_then(|cache| cache.recall(&self.loaded.index));
-        let jobs = content.pieces(source, recall).map(|piece| {
-            let at = offset;
+            .and_then(|cache| cache.recall(&restore.loaded.index));
+        let mut end = range.start;
+        let mut all = Vec::new();
+        let until = range.end.saturating_add(content.settled_bytes());
+        let source = RangeReader::new(searched.file, range.start..until);
+        for piece in content.pieces(source, recall) {
+            restore.go_on()?;
             let piece =
-                piece.map_err(|error| Error::local(searched.path, "read", Some(at), error))?;
-            offset = offset.saturating_add(piece.len() as u64);
-            Ok((at, piece))
-        });
-        parallel::each(
-            self.repository.threads(),
-            jobs,
-            || Ok(()),
-            |(), (offset, piece)| {
-                self.go_on()?;
-                self.progress.add(Counter::Scanned, piece.len() as u64);
-                let mut end = offset;
-                let seen = piece.chunks().map(|(raw, seen)| {
-                    let start = end;
-                    end = start.saturating_add(raw.len() as u64);
-                    let id = self.id_of(searched, &(start..end), raw, seen);
-                    Seen {
-                        range: start..end,
-                        id,
-                    }
-                });
-                Ok(seen.collect::<Vec<_>>())
-            },
-            note,
-        )
+                piece.map_err(|error| Error::local(searched.path, "read", Some(end), error))?;
+            let left_bytes = range.end.saturating_sub(end);
+            let counted_bytes = left_bytes.min(piece.len() as u64);
+            restore.progress.add(Counter::Scanned, counted_bytes);
+            for (raw, seen) in piece.chunks() {
+                let start = end;
+                end = start.saturating_add(raw.len() as u64);
+                all.extend(self.find(searched, start..end, raw, seen, &mut worker.filler)?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Nothing when the repository does not have the chunk.
+    fn find(
+        &self,
+        searched: Searched<'_>,
+        range: Range<u64>,
+        raw: &[u8],
+        seen: Option<SeenHash>,
+        filler: &mut Option<Filler<'_>>,
+    ) -> Result<Option<Found>> {
+        let restore = self.restore;
+        let id = restore.id_of(searched, &range, raw, seen);
+        let Some(chunk) = restore.loaded.index.number(&id) else {
+            return Ok(None);
+        };
+        let is_filled = match filler {
+            Some(filler) => filler.fill(chunk, raw)?,
+            None => false,
+        };
+        let source = Source::new(chunk, searched.local, &range);
+        Ok(Some(Found { source, is_filled }))
     }
 }
 

@@ -72,15 +72,32 @@ impl Sources {
         }
     }
 
+    /// Remembers those chunks of a local file that are sought.
+    pub(super) fn saw_all(
+        &mut self,
+        file: LocalFile,
+        chunks: impl Iterator<Item = (ChunkNumber, Range<u64>)>,
+    ) {
+        for (chunk, range) in chunks {
+            self.saw(Source::new(chunk, file, &range));
+        }
+    }
+
     /// Remembers a chunk if it is sought.
     pub(super) fn saw(&mut self, source: Source) {
-        if self.is_sought(source.chunk) {
-            self.sought.remove(source.chunk.place());
+        if self.take(&source) {
             match source.file {
                 LocalFile::Target(_) => self.moving.push(source),
                 LocalFile::Seed(_) => self.staying.push(source),
             }
         }
+    }
+
+    /// Whether a chunk was sought. It is not any more.
+    fn take(&mut self, source: &Source) -> bool {
+        let was_sought = self.is_sought(source.chunk);
+        self.sought.set(source.chunk.place(), false);
+        was_sought
     }
 
     pub(super) fn is_sought(&self, chunk: ChunkNumber) -> bool {
@@ -104,26 +121,21 @@ impl Sources {
     /// Once all targets are compared, only what is missing is sought; and some of that is in place elsewhere.
     pub(super) fn all_compared(&mut self, restore: &Restore<'_>) {
         self.sought = set(restore, restore.missing().map(|(_, chunk)| chunk));
+        let (mut staying, mut moving) = (Vec::new(), Vec::new());
+        std::mem::swap(&mut staying, &mut self.staying);
+        std::mem::swap(&mut moving, &mut self.moving);
         if self.is_all_found() {
-            self.moving = Vec::new();
             return;
         }
-        for source in restore.in_place() {
-            if self.is_sought(source.chunk) {
-                self.sought.remove(source.chunk.place());
-                self.staying.push(source);
-            }
-        }
-        let sought = &mut self.sought;
-        self.moving
-            .retain(|source| sought.contains(source.chunk.place()));
-        for source in &self.moving {
-            sought.remove(source.chunk.place());
-        }
+        staying.retain(|source| self.take(source));
+        staying.extend(restore.in_place().filter(|source| self.take(source)));
+        moving.retain(|source| self.take(source));
+        (self.staying, self.moving) = (staying, moving);
     }
 }
 
-fn set(restore: &Restore<'_>, chunks: impl Iterator<Item = ChunkNumber>) -> FixedBitSet {
+/// Chunks of the index.
+pub(super) fn set(restore: &Restore<'_>, chunks: impl Iterator<Item = ChunkNumber>) -> FixedBitSet {
     let mut set = FixedBitSet::with_capacity(restore.loaded.index.len(BlobType::Data));
     chunks.for_each(|chunk| set.grow_and_insert(chunk.place()));
     set

@@ -1,29 +1,31 @@
 //! What is in place already, and which wanted chunks lie elsewhere on this host.
 //!
-//! Targets are compared with the wanted chunks range by range, in parallel. Only when something is
-//! missing is it searched for ([`search`](super::search)). A file of which the caller says what it holds
-//! is not read.
+//! Targets are compared with what is wanted in them ([`compare`](super::compare)). Only when something is missing is
+//! it searched for ([`search`](super::search)): at the same time, where a target is not there at all, and such a target
+//! may be filled meanwhile ([`filling`](super::filling)).
 
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
+use fixedbitset::FixedBitSet;
 use vrs_progress::{Counter, Phase};
 
-use crate::chunking::{READ_BYTES, SeenHash};
+use crate::chunking::SeenHash;
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
-use crate::index::{ChunkNumber, Index};
-use crate::layout::StoredChunk;
-use crate::parallel;
+use crate::parallel::{self, lock};
 use crate::platform;
 use crate::scan_cache::ScanCache;
 use crate::sink::is_zero;
 use crate::store::RestoreRequest;
 
 use super::Restore;
+use super::compare::Comparison;
+use super::filling::Filling;
 use super::search::Seed;
-use super::sources::{LocalFile, Source, Sources};
+use super::sources::{LocalFile, Sources};
 use super::target::Target;
 
 /// What has to be done about a chunk of a target.
@@ -33,25 +35,14 @@ pub(super) enum State {
     /// Zeros that are not there yet.
     Zero,
     Missing,
+    /// Brought there while it was searched for.
+    Filled,
 }
 
 /// The outcome.
 pub(super) struct Survey {
     pub(super) sources: Sources,
     pub(super) seeds: Vec<Seed>,
-}
-
-impl Survey {
-    /// Remembers those chunks of a local file that are sought.
-    pub(super) fn saw(
-        &mut self,
-        file: LocalFile,
-        chunks: impl Iterator<Item = (ChunkNumber, Range<u64>)>,
-    ) {
-        for (chunk, range) in chunks {
-            self.sources.saw(Source::new(chunk, file, &range));
-        }
-    }
 }
 
 /// A local file that is searched.
@@ -64,155 +55,86 @@ pub(super) struct Searched<'a> {
     pub(super) cache: Option<&'a ScanCache<'a>>,
 }
 
-/// A chunk as it lies on this host.
-pub(super) struct Seen {
-    pub(super) range: Range<u64>,
-    pub(super) id: ChunkId,
-}
-
-impl Seen {
-    /// Nothing when the repository does not have it.
-    pub(super) fn number(self, index: &Index) -> impl Iterator<Item = (ChunkNumber, Range<u64>)> {
-        let number = index.number(&self.id).into_iter();
-        number.zip(std::iter::once(self.range))
-    }
-}
-
 impl Restore<'_> {
-    pub(super) fn survey(&mut self, request: &RestoreRequest) -> Result<Survey> {
-        let mut survey = Survey {
-            sources: Sources::new(self),
-            seeds: Vec::new(),
+    /// Looks at everything. If `may_fill`, targets that did not exist are filled meanwhile; they must be open.
+    pub(super) fn survey(&mut self, request: &RestoreRequest, may_fill: bool) -> Result<Survey> {
+        let mut seeds = Vec::new();
+        if self.targets.iter().any(Target::is_to_be_filled) {
+            seeds = self.open_seeds(request)?;
+        }
+        let sources = Mutex::new(Sources::new(self));
+        let (states, filled) = self.look_at_once(&seeds, &sources, may_fill)?;
+        for (target, states) in self.targets.iter_mut().zip(states) {
+            target.states = states;
+            target.note_filled(&filled);
+        }
+        lock(&sources).all_compared(self);
+        self.search_further(request, &mut seeds, &sources)?;
+        let sources = sources.into_inner();
+        Ok(Survey {
+            sources: sources.unwrap_or_else(PoisonError::into_inner),
+            seeds,
+        })
+    }
+
+    /// The states of all chunks of all targets, and the chunks that were filled in.
+    fn look_at_once(
+        &self,
+        seeds: &[Seed],
+        sources: &Mutex<Sources>,
+        may_fill: bool,
+    ) -> Result<(Vec<Vec<State>>, FixedBitSet)> {
+        let compared = self.targets.iter().map(Target::compared_bytes);
+        let searched = seeds.iter().map(Seed::searched_bytes);
+        self.announce("comparing", compared.chain(searched));
+        let threads = self.repository.threads();
+        let comparison = Comparison {
+            restore: self,
+            sources,
+            // Those who search have more to do.
+            threads: if seeds.is_empty() {
+                threads
+            } else {
+                threads.div_ceil(2)
+            },
         };
-        self.compare_all(&mut survey)?;
-        survey.sources.all_compared(self);
-        if survey.sources.is_all_found() {
-            return Ok(survey);
+        let filling = may_fill.then(|| Filling::of(self));
+        let (states, filled) = parallel::both(
+            || comparison.compare_all(),
+            || self.search_seeds(seeds, sources, filling.as_ref()),
+        );
+        Ok((states?, filled?))
+    }
+
+    /// Searches for what is still missing when all targets are compared.
+    fn search_further(
+        &self,
+        request: &RestoreRequest,
+        seeds: &mut Vec<Seed>,
+        sources: &Mutex<Sources>,
+    ) -> Result<()> {
+        if lock(sources).is_all_found() {
+            return Ok(());
         }
         for (number, target) in (0..).zip(&self.targets) {
-            self.search_former_grid(number, target, &mut survey)?;
+            self.search_former_grid(number, target, sources)?;
         }
-        if !survey.sources.is_all_found() {
-            survey.seeds = self.open_seeds(request)?;
-            self.search_seeds(&mut survey)?;
-        }
-        Ok(survey)
-    }
-
-    fn compare_all(&mut self, survey: &mut Survey) -> Result<()> {
-        let mut targets = std::mem::take(&mut self.targets);
-        let compared = (0..)
-            .zip(&mut targets)
-            .try_for_each(|(number, target)| self.compare(number, target, survey));
-        self.targets = targets;
-        compared
-    }
-
-    /// Compares a target with what is wanted in it.
-    fn compare(&self, number: u32, target: &mut Target, survey: &mut Survey) -> Result<()> {
-        if target.known.is_some() {
-            self.compare_known(number, target, survey);
+        let were_searched = !seeds.is_empty();
+        if lock(sources).is_all_found() || were_searched {
             return Ok(());
         }
-        let local = target.local.clone();
-        let cache = target.cutter.and_then(|cutter| {
-            ScanCache::for_file(self.repository, &local, cutter, target.local_bytes)
-        });
-        let compared = self.compare_states(number, target, cache.as_ref(), survey);
-        let Some(wrong) = cache.filter(ScanCache::is_wrong) else {
-            return compared;
-        };
-        wrong.remove(self.progress);
-        target.forget_states(&self.zeros);
-        self.compare_states(number, target, None, survey)
+        *seeds = self.open_seeds(request)?;
+        self.announce("searching", seeds.iter().map(Seed::searched_bytes));
+        self.search_seeds(seeds, sources, None)?;
+        Ok(())
     }
 
-    /// What a comparison would find if the file was read.
-    fn compare_known(&self, number: u32, target: &mut Target, survey: &mut Survey) {
-        let Some(known) = &target.known else {
-            return;
-        };
-        let chunks = target.chunks.iter().zip(target.chunks.is_same_in(known));
-        for ((chunk, in_place), state) in chunks.zip(&mut target.states) {
-            if in_place {
-                *state = State::InPlace;
-                self.progress
-                    .add(Counter::Reused, chunk.length_bytes.into());
-            }
-        }
-        let elsewhere = known.places().zip(known.is_same_in(&target.chunks));
-        let elsewhere = elsewhere.filter(|(_, in_place)| !in_place);
-        survey.saw(LocalFile::Target(number), elsewhere.map(|(chunk, _)| chunk));
-    }
-
-    fn compare_states(
-        &self,
-        number: u32,
-        target: &mut Target,
-        cache: Option<&ScanCache<'_>>,
-        survey: &mut Survey,
-    ) -> Result<()> {
-        let mut states = std::mem::take(&mut target.states);
-        let compared = self.compare_into(number, target, cache, &mut states, survey);
-        target.states = states;
-        compared
-    }
-
-    fn compare_into(
-        &self,
-        number: u32,
-        target: &Target,
-        cache: Option<&ScanCache<'_>>,
-        states: &mut [State],
-        survey: &mut Survey,
-    ) -> Result<()> {
-        let Some(file) = target.file.as_ref() else {
-            return Ok(());
-        };
+    fn announce(&self, name: &'static str, bytes: impl Iterator<Item = u64>) {
         self.progress.phase(Phase {
-            name: "comparing",
-            subject: target.path.to_string(),
-            total_bytes: Some(target.size_bytes.min(target.local_bytes)),
+            name,
+            subject: String::new(),
+            total_bytes: Some(bytes.fold(0, u64::saturating_add)),
         });
-        let searched = Searched {
-            local: LocalFile::Target(number),
-            path: &target.local,
-            file,
-            cache,
-        };
-        let mut rest = states.iter_mut().zip(target.chunks.iter());
-        let note = |seen: Vec<Seen>| {
-            for (seen, (state, wanted)) in seen.into_iter().zip(&mut rest) {
-                self.note(searched, seen, wanted, state, survey);
-            }
-        };
-        parallel::each(
-            self.repository.threads(),
-            target.reads().map(Ok),
-            || Ok(Vec::new()),
-            |buffer, (range, position)| {
-                let cuts = target.chunks.iter_from(position);
-                self.look(searched, range, cuts.map(|chunk| chunk.range()), buffer)
-            },
-            note,
-        )
-    }
-
-    fn note(
-        &self,
-        searched: Searched<'_>,
-        seen: Seen,
-        wanted: StoredChunk,
-        state: &mut State,
-        survey: &mut Survey,
-    ) {
-        if seen.id == wanted.id {
-            *state = State::InPlace;
-            self.progress
-                .add(Counter::Reused, wanted.length_bytes.into());
-        } else {
-            survey.saw(searched.local, seen.number(&self.loaded.index));
-        }
     }
 
     /// The id of some bytes of a file, of which the BLAKE3 may be known.
@@ -230,14 +152,15 @@ impl Restore<'_> {
         recognised.unwrap_or_else(hash)
     }
 
-    /// Reads a range and hashes its chunks. `cuts` cover the range in order, and may go on behind it.
-    pub(super) fn look(
+    /// Reads a range and shows its chunks. `cuts` cover the range in order, and may go on behind it.
+    pub(super) fn look<T>(
         &self,
         searched: Searched<'_>,
         range: Range<u64>,
         cuts: impl Iterator<Item = Range<u64>>,
         buffer: &mut Vec<u8>,
-    ) -> Result<Vec<Seen>> {
+        mut see: impl FnMut(Range<u64>, &[u8]) -> Result<T>,
+    ) -> Result<Vec<T>> {
         self.go_on()?;
         let read = platform::read_range(searched.file, &range, buffer)
             .map_err(|error| Error::local(searched.path, "read", Some(range.start), error))?;
@@ -252,10 +175,7 @@ impl Restore<'_> {
             let Some((raw, after)) = rest.split_at_checked(length_bytes) else {
                 break;
             };
-            seen.push(Seen {
-                id: self.id_of(searched, &cut, raw, None),
-                range: cut,
-            });
+            seen.push(see(cut, raw)?);
             rest = after;
         }
         Ok(seen)
@@ -263,23 +183,8 @@ impl Restore<'_> {
 }
 
 impl Target {
-    /// Runs of chunks that lie within the local file, to be read at once: the bytes, and the
-    /// position of the first chunk.
-    fn reads(&self) -> impl Iterator<Item = (Range<u64>, usize)> + '_ {
-        let present = self
-            .chunks
-            .iter()
-            .enumerate()
-            .take_while(|(_, chunk)| chunk.end() <= self.local_bytes);
-        let mut present = present.peekable();
-        std::iter::from_fn(move || {
-            let (position, first) = present.next()?;
-            let mut range = first.range();
-            let fits = |end: u64| end.saturating_sub(first.offset) <= READ_BYTES;
-            while let Some((_, next)) = present.next_if(|(_, next)| fits(next.end())) {
-                range.end = next.end();
-            }
-            Some((range, position))
-        })
+    /// Whether it is not there, and something of it may be elsewhere.
+    fn is_to_be_filled(&self) -> bool {
+        !self.existed && self.states.contains(&State::Missing)
     }
 }

@@ -101,11 +101,6 @@ impl Target {
         })
     }
 
-    /// As if nothing had been compared.
-    pub(super) fn forget_states(&mut self, zeros: &ZeroChunks) {
-        self.states = first_states(&self.chunks, zeros);
-    }
-
     /// Whether the content or length has to change.
     fn is_different(&self) -> bool {
         !self.existed

@@ -18,7 +18,6 @@ use super::moves::{Copier, Mover, move_overwritten};
 use super::place::Place;
 use super::sources::Source;
 use super::survey::Survey;
-use super::target::Target;
 use super::writer::Writer;
 
 /// Copied by one thread before it looks for something else to do, unless a single chunk is longer.
@@ -45,8 +44,7 @@ pub(super) fn carry_out(
     stats: &mut RestoreStats,
 ) -> Result<()> {
     let Survey { mut sources, seeds } = survey;
-    let mut needs = restore.needs();
-    restore.make_room(|target| !target.existed)?;
+    let mut needs = restore.needs(|_| true);
     let moving = std::mem::take(&mut sources.moving);
     let lost = move_overwritten(&Copier::new(restore, &seeds, &needs), moving)?;
     restore.count_lost(&needs, &lost, stats);
@@ -139,14 +137,6 @@ impl Worker<'_> {
 }
 
 impl Restore<'_> {
-    fn make_room(&self, is_meant: impl Fn(&Target) -> bool) -> Result<()> {
-        for target in self.targets.iter().filter(|target| is_meant(target)) {
-            self.go_on()?;
-            target.make_room(self.progress)?;
-        }
-        Ok(())
-    }
-
     fn count_lost(&self, needs: &[Place], lost: &[ChunkNumber], stats: &mut RestoreStats) {
         for chunk in lost {
             let places = self.needs_of(needs, *chunk).iter();

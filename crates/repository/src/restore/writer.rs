@@ -1,6 +1,6 @@
 //! Chunks on their way into the targets. Small ones that follow each other in a file are written together.
 //!
-//! Whoever puts chunks has found them equal to their ids. What was put is written at the latest when [`Writer::flush`]
+//! Whoever writes chunks has found them equal to their ids. What was written is written at the latest when [`Writer::flush`]
 //! returns; nothing is promised of it before.
 
 use vrs_progress::Counter;
@@ -33,22 +33,28 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Writes a verified chunk to all its places.
+    /// Writes a verified chunk to all its places, and counts it as dealt with.
     pub(super) fn put(&mut self, needs: &[Place], content: &[u8]) -> Result<()> {
+        self.write(needs, content)?;
+        let bytes = (content.len() as u64).saturating_mul(needs.len() as u64);
+        self.restore.progress.add(Counter::Scanned, bytes);
+        Ok(())
+    }
+
+    /// Writes a verified chunk to all its places.
+    pub(super) fn write(&mut self, needs: &[Place], content: &[u8]) -> Result<()> {
         for place in needs {
             let target = self.restore.target(*place);
             let stored =
                 target.and_then(|(target, chunk)| Some((target, target.chunks.get(chunk)?)));
             if let Some((target, chunk)) = stored {
-                self.put_at(target, chunk.offset, content)?;
-                let progress = self.restore.progress;
-                progress.add(Counter::Scanned, content.len() as u64);
+                self.write_at(target, chunk.offset, content)?;
             }
         }
         Ok(())
     }
 
-    fn put_at(&mut self, target: &'a Target, offset: u64, content: &[u8]) -> Result<()> {
+    fn write_at(&mut self, target: &'a Target, offset: u64, content: &[u8]) -> Result<()> {
         let progress = self.restore.progress;
         if is_zero(content) {
             let end = offset.saturating_add(content.len() as u64);
