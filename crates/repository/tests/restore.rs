@@ -221,6 +221,37 @@ fn chunks_come_from_another_target_and_from_a_seed() {
     );
 }
 
+/// A saved state is searched in parts, by several threads: chunks at their borders are found as well.
+#[test]
+fn a_file_that_is_not_there_is_filled_with_what_is_found() {
+    let (sandbox, repository) = shared();
+    let cut = Chunking::ContentDefined {
+        average_bytes: 16 << 10,
+    };
+    let (former, present) = (sandbox.path("former.sav"), sandbox.path("present.sav"));
+    let wanted = noise(77, 70 << 20);
+    std::fs::write(&former, &wanted).unwrap();
+    let taken = take(repository, &[source("m/1.sav", &former, cut)]);
+    let shifted = [&noise(78, 12_345)[..], &wanted].concat();
+    std::fs::write(&present, &shifted).unwrap();
+    std::fs::remove_file(&former).unwrap();
+    let mut request = request(taken.id, &[("m/1.sav", &former)]);
+    request.seeds = vec![SeedFile {
+        local: present,
+        chunking: cut,
+        known: None,
+    }];
+    // As a command does, which reads the index of now.
+    let repository = &sandbox.open();
+    let recorder = Recorder::default();
+    let stats = repository.restore(&request, &recorder).unwrap();
+    assert!(std::fs::read(&former).unwrap() == wanted);
+    assert!(stats.fetched_chunks <= 1, "{stats:?}");
+    // What was found is not read once more to be copied.
+    let dealt_with = recorder.scanned.load(Ordering::Relaxed);
+    assert_eq!(dealt_with, shifted.len() as u64 + stats.fetched_bytes);
+}
+
 #[test]
 fn a_file_whose_content_is_known_is_read_only_where_something_is_moved() {
     let (sandbox, repository) = shared();

@@ -66,7 +66,12 @@ impl Filler<'_> {
     /// thread does.
     pub(super) fn fill(&mut self, chunk: ChunkNumber, content: &[u8]) -> Result<bool> {
         let filling = self.filling;
-        let is_mine = filling.take(chunk);
+        let index = &filling.restore.loaded.index;
+        // A scan cache that is wrong must not spoil what lies beside.
+        let fits = index
+            .chunk(chunk)
+            .is_some_and(|(_, stored)| stored.raw_bytes() as usize == content.len());
+        let is_mine = fits && filling.take(chunk);
         if is_mine {
             let needs = filling.restore.needs_of(&filling.needs, chunk);
             self.writer.write(needs, content)?;
