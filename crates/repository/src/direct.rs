@@ -4,6 +4,10 @@
 //! It is tried, and done in the usual way wherever it is not possible. Nothing is promised before the file is
 //! flushed, as ever.
 //!
+//! Parts of a run that are not whole pages go through the page cache. While that happens nobody can write past it, and
+//! it waits until nobody does, so that some megabytes of such parts are kept back and then written at once
+//! ([`DirectFile::settle`]).
+//!
 //! The page cache may hold several pages of a file as one. While one thread writes to a part of those through the cache,
 //! what another thread writes to the rest past it can be hidden by what the cache has, or by some systems even
 //! overwritten with it. So a file of which the cache may have something is written past it only if all that is written
@@ -14,7 +18,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
 
+use crate::parallel::lock;
 use crate::platform;
 
 /// What every file system that can do without a copy asks of places in memory and in files, or less; and the size of
@@ -25,6 +31,8 @@ const ALIGNMENT_BYTES: u64 = ALIGNMENT as u64;
 const PIECE_BYTES: usize = 1 << 20;
 /// Less than that is sooner copied into the page cache than written past it.
 const LEAST_BYTES: usize = 64 << 10;
+/// So much of a file is kept back at most.
+const MOST_BACK_BYTES: usize = 4 << 20;
 
 /// A buffer from which storage can take bytes without a copy. It keeps its memory, which is as much as the
 /// most that was asked for.
@@ -52,6 +60,16 @@ impl AlignedBuffer {
 pub(crate) struct DirectFile {
     file: File,
     is_refused: AtomicBool,
+    kept_back: Mutex<KeptBack>,
+    /// Whoever writes past the page cache reads it; whoever writes what was kept back has it alone.
+    turn: RwLock<()>,
+}
+
+/// Bytes that are to go through the page cache, and where.
+#[derive(Default)]
+struct KeptBack {
+    parts: Vec<(u64, Vec<u8>)>,
+    bytes: usize,
 }
 
 impl DirectFile {
@@ -63,7 +81,38 @@ impl DirectFile {
         is_same.then_some(Self {
             file: direct,
             is_refused: AtomicBool::new(false),
+            kept_back: Mutex::default(),
+            turn: RwLock::new(()),
         })
+    }
+
+    /// Keeps bytes back that are not whole pages of the file. Returns how many bytes went into the page cache.
+    fn keep_back(&self, file: &File, part: &[u8], offset: u64) -> io::Result<u64> {
+        let bytes = {
+            let mut kept_back = lock(&self.kept_back);
+            kept_back.parts.push((offset, part.to_vec()));
+            kept_back.bytes = kept_back.bytes.saturating_add(part.len());
+            kept_back.bytes
+        };
+        if bytes < MOST_BACK_BYTES {
+            return Ok(0);
+        }
+        self.settle(file)
+    }
+
+    /// Writes what was kept back. It must be done before anything else is written to the same places, or read from
+    /// there. Returns how many bytes that were.
+    pub(crate) fn settle(&self, file: &File) -> io::Result<u64> {
+        let KeptBack { mut parts, bytes } = std::mem::take(&mut *lock(&self.kept_back));
+        if parts.is_empty() {
+            return Ok(0);
+        }
+        parts.sort_unstable_by_key(|(offset, _)| *offset);
+        let _alone = self.turn.write().unwrap_or_else(PoisonError::into_inner);
+        for (offset, part) in &parts {
+            platform::write_all_at(file, part, *offset)?;
+        }
+        Ok(bytes as u64)
     }
 
     /// Writes bytes, if it can be done with them. When it returns false they have to be written in the usual
@@ -72,6 +121,7 @@ impl DirectFile {
         if !is_aligned(content, offset) || self.is_refused.load(Ordering::Relaxed) {
             return Ok(false);
         }
+        let _turn = self.turn.read().unwrap_or_else(PoisonError::into_inner);
         match platform::write_all_at(&self.file, content, offset) {
             // A file system that opens files in this way, and then wants other alignments.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
@@ -167,7 +217,8 @@ impl Run {
         taken
     }
 
-    /// Writes what it holds, and goes on behind it. Returns how many bytes went into the page cache.
+    /// Writes what it holds, or keeps parts of it back, and goes on behind it. Returns how many bytes went into the page
+    /// cache.
     pub(crate) fn write(&mut self, file: &File, direct: Option<&DirectFile>) -> io::Result<u64> {
         let mut cached_bytes: u64 = 0;
         let parts = self.parts();
@@ -175,9 +226,14 @@ impl Run {
         let mut rest = piece.get(self.from..self.to).unwrap_or_default();
         for length in parts {
             let (part, after) = rest.split_at_checked(length).unwrap_or((rest, &[]));
-            if !write_all_at(file, direct, part, self.offset)? {
-                cached_bytes = cached_bytes.saturating_add(part.len() as u64);
-            }
+            let cached = match direct {
+                Some(direct) if !is_aligned(part, self.offset) => {
+                    direct.keep_back(file, part, self.offset)?
+                }
+                _ if write_all_at(file, direct, part, self.offset)? => 0,
+                _ => part.len() as u64,
+            };
+            cached_bytes = cached_bytes.saturating_add(cached);
             self.offset = self.offset.saturating_add(part.len() as u64);
             rest = after;
         }
@@ -239,6 +295,9 @@ impl Write for DirectStream<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.run.write(self.file, self.direct.as_ref())?;
+        if let Some(direct) = &self.direct {
+            direct.settle(self.file)?;
+        }
         Ok(())
     }
 }
@@ -313,6 +372,9 @@ mod tests {
                 );
                 cached_bytes += run.write(&file, direct.as_ref()).unwrap();
                 assert!(run.is_empty());
+            }
+            if let Some(direct) = &direct {
+                cached_bytes += direct.settle(&file).unwrap();
             }
             assert_eq!(run.end(), pair[1] as u64);
             let length = (pair[1] - pair[0]) as u64;

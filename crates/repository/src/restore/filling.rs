@@ -45,6 +45,16 @@ impl<'a> Filling<'a> {
         }
     }
 
+    /// Whether all that was taken on was filled in.
+    pub(super) fn is_done(&self, filled: &FixedBitSet) -> bool {
+        let lacking = lock(&self.lacking);
+        let mut chunks = self
+            .needs
+            .iter()
+            .filter_map(|place| self.restore.number(*place));
+        chunks.all(|chunk| lacking.contains(chunk.place()) || filled.contains(chunk.place()))
+    }
+
     fn take(&self, chunk: ChunkNumber) -> bool {
         let mut lacking = lock(&self.lacking);
         let is_lacking = lacking.contains(chunk.place());
@@ -62,7 +72,7 @@ pub(super) struct Filler<'a> {
 }
 
 impl Filler<'_> {
-    /// Writes a chunk to all its places, at the latest when [`Self::flush`] returns. False where it has none, or another
+    /// Writes a chunk to all its places, at the latest when the target settles after [`Self::flush`]. False where it has none, or another
     /// thread does.
     pub(super) fn fill(&mut self, chunk: ChunkNumber, content: &[u8]) -> Result<bool> {
         let filling = self.filling;
@@ -85,15 +95,21 @@ impl Filler<'_> {
 }
 
 impl Target {
-    /// Notes which chunks were filled in.
-    pub(super) fn note_filled(&mut self, filled: &FixedBitSet) {
+    /// Notes which chunks were filled in. What does not count is in the page cache and has to be written again, which
+    /// must not meet writes past it.
+    pub(super) fn note_filled(&mut self, filled: &FixedBitSet, is_done: bool) -> Result<()> {
         if self.existed {
-            return;
+            return Ok(());
+        }
+        self.settle()?;
+        if !is_done {
+            self.use_page_cache();
         }
         for (state, chunk) in self.states.iter_mut().zip(self.chunks.numbers()) {
             if *state == State::Missing && filled.contains(chunk.place()) {
                 *state = State::Filled;
             }
         }
+        Ok(())
     }
 }

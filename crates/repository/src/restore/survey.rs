@@ -55,6 +55,16 @@ pub(super) struct Searched<'a> {
     pub(super) cache: Option<&'a ScanCache<'a>>,
 }
 
+/// What is known when all targets were compared.
+struct Look {
+    /// Of all chunks of all targets.
+    states: Vec<Vec<State>>,
+    /// Chunks that were filled in.
+    filled: FixedBitSet,
+    /// Otherwise some were begun that do not count.
+    is_filling_done: bool,
+}
+
 impl Restore<'_> {
     /// Looks at everything. If `may_fill`, targets that did not exist are filled meanwhile; they must be open.
     pub(super) fn survey(&mut self, request: &RestoreRequest, may_fill: bool) -> Result<Survey> {
@@ -63,10 +73,10 @@ impl Restore<'_> {
             seeds = self.open_seeds(request)?;
         }
         let sources = Mutex::new(Sources::new(self));
-        let (states, filled) = self.look_at_once(&seeds, &sources, may_fill)?;
-        for (target, states) in self.targets.iter_mut().zip(states) {
+        let look = self.look_at_once(&seeds, &sources, may_fill)?;
+        for (target, states) in self.targets.iter_mut().zip(look.states) {
             target.states = states;
-            target.note_filled(&filled);
+            target.note_filled(&look.filled, look.is_filling_done)?;
         }
         lock(&sources).all_compared(self);
         self.search_further(request, &mut seeds, &sources)?;
@@ -77,13 +87,12 @@ impl Restore<'_> {
         })
     }
 
-    /// The states of all chunks of all targets, and the chunks that were filled in.
     fn look_at_once(
         &self,
         seeds: &[Seed],
         sources: &Mutex<Sources>,
         may_fill: bool,
-    ) -> Result<(Vec<Vec<State>>, FixedBitSet)> {
+    ) -> Result<Look> {
         let compared = self.targets.iter().map(Target::compared_bytes);
         let searched = seeds.iter().map(Seed::searched_bytes);
         self.announce("comparing", compared.chain(searched));
@@ -103,7 +112,12 @@ impl Restore<'_> {
             || comparison.compare_all(),
             || self.search_seeds(seeds, sources, filling.as_ref()),
         );
-        Ok((states?, filled?))
+        let filled = filled?;
+        Ok(Look {
+            states: states?,
+            is_filling_done: filling.is_none_or(|filling| filling.is_done(&filled)),
+            filled,
+        })
     }
 
     /// Searches for what is still missing when all targets are compared.

@@ -170,7 +170,7 @@ impl Target {
         self.flush_early(file, content.len() as u64)
     }
 
-    /// Writes what a run holds.
+    /// Writes what a run holds, at the latest when [`Self::settle`] returns.
     pub(super) fn write_run(&self, run: &mut Run, progress: &dyn Progress) -> Result<()> {
         let Some(file) = self.writable() else {
             run.begin(run.end());
@@ -264,11 +264,26 @@ impl Target {
         Ok(())
     }
 
+    /// Writes what was kept back.
+    pub(super) fn settle(&self) -> Result<()> {
+        let (Some(file), Some(direct)) = (self.writable(), &self.direct) else {
+            return Ok(());
+        };
+        direct.settle(file).map_err(self.error("write", None))?;
+        Ok(())
+    }
+
+    /// Has everything written through the page cache from now on.
+    pub(super) fn use_page_cache(&mut self) {
+        self.direct = None;
+    }
+
     /// Makes the content durable.
     pub(super) fn sync(&self, progress: &dyn Progress) -> Result<()> {
         let Some(file) = self.writable() else {
             return Ok(());
         };
+        self.settle()?;
         progress.step("flush target");
         file.sync_all().map_err(self.error("flush", None))?;
         if self.existed {
