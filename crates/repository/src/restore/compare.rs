@@ -23,7 +23,6 @@ use super::target::Target;
 pub(super) struct Comparison<'a> {
     pub(super) restore: &'a Restore<'a>,
     pub(super) sources: &'a Mutex<Sources>,
-    pub(super) threads: usize,
 }
 
 /// A chunk as it lies on this host.
@@ -112,7 +111,7 @@ impl Comparison<'_> {
             }
         };
         parallel::each(
-            self.threads,
+            restore.repository.threads(),
             target.reads().map(Ok),
             || Ok(Vec::new()),
             |buffer, (range, position)| {

@@ -96,16 +96,9 @@ impl Restore<'_> {
         let compared = self.targets.iter().map(Target::compared_bytes);
         let searched = seeds.iter().map(Seed::searched_bytes);
         self.announce("comparing", compared.chain(searched));
-        let threads = self.repository.threads();
         let comparison = Comparison {
             restore: self,
             sources,
-            // Those who search have more to do.
-            threads: if seeds.is_empty() {
-                threads
-            } else {
-                threads.div_ceil(2)
-            },
         };
         let filling = may_fill.then(|| Filling::of(self));
         let (states, filled) = parallel::both(
