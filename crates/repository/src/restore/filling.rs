@@ -72,8 +72,8 @@ pub(super) struct Filler<'a> {
 }
 
 impl Filler<'_> {
-    /// Writes a chunk to all its places, at the latest when the target settles after [`Self::flush`]. False where it has none, or another
-    /// thread does.
+    /// Writes a chunk to all its places, at the latest when the target settles after [`Self::flush`]. False where it has
+    /// none, or another thread does.
     pub(super) fn fill(&mut self, chunk: ChunkNumber, content: &[u8]) -> Result<bool> {
         let filling = self.filling;
         let index = &filling.restore.loaded.index;
