@@ -87,9 +87,7 @@ impl Cutter {
             reason,
         })
     }
-}
 
-impl Cutter {
     /// A range of a file in parts that threads can search.
     pub(crate) fn parts(self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
         match self {

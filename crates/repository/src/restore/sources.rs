@@ -121,9 +121,8 @@ impl Sources {
     /// Once all targets are compared, only what is missing is sought; and some of that is in place elsewhere.
     pub(super) fn all_compared(&mut self, restore: &Restore<'_>) {
         self.sought = set(restore, restore.missing().map(|(_, chunk)| chunk));
-        let (mut staying, mut moving) = (Vec::new(), Vec::new());
-        std::mem::swap(&mut staying, &mut self.staying);
-        std::mem::swap(&mut moving, &mut self.moving);
+        let mut staying = std::mem::take(&mut self.staying);
+        let mut moving = std::mem::take(&mut self.moving);
         if self.is_all_found() {
             return;
         }

@@ -100,7 +100,7 @@ impl Restore<'_> {
             restore: self,
             sources,
         };
-        let filling = may_fill.then(|| Filling::of(self));
+        let filling = (may_fill && !seeds.is_empty()).then(|| Filling::of(self));
         let (states, filled) = parallel::both(
             || comparison.compare_all(),
             || self.search_seeds(seeds, sources, filling.as_ref()),

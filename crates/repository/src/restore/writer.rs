@@ -1,7 +1,7 @@
 //! Chunks on their way into the targets. Small ones that follow each other in a file are written together.
 //!
-//! Whoever writes chunks knows that they are what their ids stand for. What was written is there at the latest when its target
-//! settles after [`Writer::flush`]; nothing is promised of it before.
+//! Whoever writes chunks knows that they are what their ids stand for. What was written is there at the latest when its
+//! target settles after [`Writer::flush`]; nothing is promised of it before.
 
 use vrs_progress::Counter;
 
