@@ -127,12 +127,20 @@ impl Rig {
 
     /// Calls `VBoxManage`, whatever comes of it.
     pub fn output<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
+        let output = self.command(arguments).output();
+        output.expect("VBoxManage starts")
+    }
+
+    pub(crate) fn command<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Command {
         let mut command = Command::new(&self.vboxmanage);
         command
             .args(arguments)
             .current_dir(self.folder())
             .envs(self.environment());
-        command.output().expect("VBoxManage starts")
+        command
     }
 
     /// Calls `VBoxManage` and returns what it prints.

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -118,6 +119,20 @@ impl<'rig> RigMachine<'rig> {
     /// `modifyvm` with these options.
     pub fn modify(&self, options: &[&str]) {
         self.call("modifyvm", options);
+    }
+
+    /// Keeps what VirtualBox knows of the machine in its memory: five seconds after its last client it
+    /// forgets everything, and reads it again for the next. The client ends with the service.
+    ///
+    /// # Panics
+    /// When the client does not start.
+    pub fn keep_in_memory(&self) {
+        let id = self.id.to_string();
+        let mut client =
+            self.rig
+                .command(["guestproperty", "wait", &id, "never", "--timeout", "300000"]);
+        client.stdout(Stdio::null()).stderr(Stdio::null());
+        client.spawn().expect("VBoxManage starts");
     }
 
     /// `VERB MACHINE ARGUMENTS...`

@@ -39,13 +39,14 @@ fn settings_that_were_emptied_or_cut_come_back_from_virtualbox_s_copy() {
 fn settings_that_virtualbox_has_in_memory_are_written_by_it() {
     let rig = Rig::start();
     let ward = Ward::plain(&rig);
+    ward.machine.keep_in_memory();
     ward.machine.modify(&["--description", "only in memory"]);
     let settings = ward.machine.settings_path();
     let whole = fs::read_to_string(settings).unwrap();
     fs::write(settings, "").unwrap();
     ward.finds(&["settings_unreadable"]);
-    ward.repair(&[]);
-    assert_eq!(fs::read_to_string(settings).unwrap(), whole);
+    let told = ward.repair(&[]);
+    assert_eq!(fs::read_to_string(settings).unwrap(), whole, "{told}");
 }
 
 #[test]
