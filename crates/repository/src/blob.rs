@@ -2,7 +2,7 @@
 //!
 //! A blob is only ever handed out after its content was hashed and found equal to its id.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 
 use bytes::Bytes;
 use rustic_core::repofile::BlobType;
@@ -178,7 +178,7 @@ fn unseal_through<T>(
             source: content.take(most_bytes.saturating_add(1)),
             digest: &mut digest,
         };
-        let value = read(&mut BufReader::new(&mut source));
+        let value = read(&mut source);
         io::copy(&mut source, &mut io::sink())?;
         Ok(value)
     };

@@ -17,8 +17,29 @@ impl ObjectId for rustic_core::Id {
 /// The hexadecimal digits of some bytes.
 fn digits<'a>(bytes: &[u8; 32], text: &'a mut [u8; 64]) -> &'a str {
     // It is as long as they need.
-    let _ = hex::encode_to_slice(bytes, text);
-    std::str::from_utf8(text).unwrap_or_default()
+    const_hex::encode_to_str(bytes, text).map_or("", |text| text)
+}
+
+/// The bytes that 64 digits stand for.
+pub(crate) fn bytes_of(digits: &str) -> Option<[u8; 32]> {
+    // The library takes a `0x` before them, too.
+    let digits = Some(digits).filter(|digits| digits.len() == 64)?;
+    const_hex::decode_to_array(digits).ok()
+}
+
+/// Reads them from a text.
+struct Digits;
+
+impl serde::de::Visitor<'_> for Digits {
+    type Value = [u8; 32];
+
+    fn expecting(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        text.write_str("64 hexadecimal digits")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<[u8; 32], E> {
+        bytes_of(text).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+    }
 }
 
 /// A 32-byte identity, written as 64 hexadecimal digits where people may read it.
@@ -38,9 +59,7 @@ macro_rules! hex_id {
             /// From 64 hexadecimal digits.
             #[must_use]
             pub fn from_hex(text: &str) -> Option<Self> {
-                let mut bytes = [0; 32];
-                hex::decode_to_slice(text, &mut bytes).ok()?;
-                Some(Self(bytes))
+                bytes_of(text).map(Self)
             }
 
             /// The raw bytes.
@@ -107,7 +126,7 @@ macro_rules! hex_id {
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 if deserializer.is_human_readable() {
-                    hex::serde::deserialize(deserializer).map(Self)
+                    deserializer.deserialize_str(Digits).map(Self)
                 } else {
                     <[u8; 32]>::deserialize(deserializer).map(Self)
                 }

@@ -64,7 +64,7 @@ impl ScanKey {
     /// The file that belongs to a local image.
     fn path(&self, folder: &Path, image: &Path) -> PathBuf {
         let name = self.hash(image.as_os_str().as_encoded_bytes());
-        folder.join(hex::encode(name.get(..16).unwrap_or_default()))
+        folder.join(const_hex::encode(name.get(..16).unwrap_or_default()))
     }
 }
 

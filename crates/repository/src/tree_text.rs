@@ -2,7 +2,7 @@
 //! each, are never in memory all at once.
 
 use std::fmt;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::sync::Arc;
 
 use rustic_core::TreeId;
@@ -113,7 +113,8 @@ pub(crate) struct FoundChunks {
 
 /// Reads a tree.
 pub(crate) fn read(text: &mut dyn Read, index: &Index) -> serde_json::Result<Vec<FoundNode>> {
-    let mut json = serde_json::Deserializer::from_reader(text);
+    // The parser takes single bytes: they must not pass through a virtual call each.
+    let mut json = serde_json::Deserializer::from_reader(BufReader::new(text));
     let nodes = TreeSeed(index).deserialize(&mut json)?;
     json.end()?;
     Ok(nodes)

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,18 @@ pub struct RigMachine<'rig> {
     rig: &'rig Rig,
     id: Uuid,
     settings: PathBuf,
+}
+
+/// A `VBoxManage` that waits until it is dropped.
+#[derive(Debug)]
+pub struct Client(Child);
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // It may have ended with the service.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl<'rig> RigMachine<'rig> {
@@ -122,17 +134,17 @@ impl<'rig> RigMachine<'rig> {
     }
 
     /// Keeps what VirtualBox knows of the machine in its memory: five seconds after its last client it
-    /// forgets everything, and reads it again for the next. The client ends with the service.
+    /// forgets everything, and reads it again for the next.
     ///
     /// # Panics
     /// When the client does not start.
-    pub fn keep_in_memory(&self) {
+    #[must_use]
+    pub fn keep_in_memory(&self) -> Client {
         let id = self.id.to_string();
-        let mut client =
-            self.rig
-                .command(["guestproperty", "wait", &id, "never", "--timeout", "300000"]);
+        let wait = ["guestproperty", "wait", &id, "never", "--timeout", "300000"];
+        let mut client = self.rig.command(wait);
         client.stdout(Stdio::null()).stderr(Stdio::null());
-        client.spawn().expect("VBoxManage starts");
+        Client(client.spawn().expect("VBoxManage starts"))
     }
 
     /// `VERB MACHINE ARGUMENTS...`

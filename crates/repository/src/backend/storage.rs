@@ -7,6 +7,7 @@ use bytes::Bytes;
 use rustic_core::{FileType, Id};
 
 use crate::error::{Source, is_full};
+use crate::id::bytes_of;
 
 /// Room for the largest object that any program writes; a longer one is an attack or damage.
 pub(super) const LARGEST_OBJECT_BYTES: u64 = 1 << 30;
@@ -120,10 +121,9 @@ pub(super) const NO_ID: [u8; 32] = [0; 32];
 
 /// An entry of a list, unless it is something else than an object.
 pub(super) fn listed(name: &str, size_bytes: u64) -> Option<Listed> {
-    let mut id = [0; 32];
-    hex::decode_to_slice(name, &mut id).ok()?;
     // A longer one than any pack can be is found to be wrong by this size, too.
-    Some((id, u32::try_from(size_bytes).unwrap_or(u32::MAX)))
+    let size_bytes = u32::try_from(size_bytes).unwrap_or(u32::MAX);
+    bytes_of(name).map(|id| (id, size_bytes))
 }
 
 /// A part of an object.

@@ -134,7 +134,7 @@ mod tests {
             cost.derive(&password, salt.as_bytes()).unwrap().unwrap()
         };
         let expected = |text: &str| {
-            let bytes = hex::decode(text.replace(' ', "")).unwrap();
+            let bytes = const_hex::decode(text.replace(' ', "")).unwrap();
             MasterKey::from_parts(&bytes[..32], &bytes[32..48], &bytes[48..]).unwrap()
         };
         let cases = [

@@ -39,7 +39,7 @@ fn settings_that_were_emptied_or_cut_come_back_from_virtualbox_s_copy() {
 fn settings_that_virtualbox_has_in_memory_are_written_by_it() {
     let rig = Rig::start();
     let ward = Ward::plain(&rig);
-    ward.machine.keep_in_memory();
+    let _client = ward.machine.keep_in_memory();
     ward.machine.modify(&["--description", "only in memory"]);
     let settings = ward.machine.settings_path();
     let whole = fs::read_to_string(settings).unwrap();
