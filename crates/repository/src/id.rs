@@ -38,7 +38,7 @@ impl serde::de::Visitor<'_> for Digits {
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<[u8; 32], E> {
-        bytes_of(text).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+        bytes_of(text).ok_or_else(|| E::custom("an id is not 64 hexadecimal digits"))
     }
 }
 
