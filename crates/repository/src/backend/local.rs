@@ -3,14 +3,13 @@
 //! An object is written under a temporary name beside its own, flushed, and renamed; then the folder
 //! is flushed, without which the name can be lost when the power fails.
 
-use std::fs::{self, File};
+use std::fs::{self, DirEntry, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use walkdir::{DirEntry, WalkDir};
 
 use super::limit::Limits;
 use super::storage::{
@@ -117,21 +116,16 @@ impl Storage for Local {
                 found => Ok(vec![(NO_ID, size(&found?))]),
             };
         }
-        let entries = match fs::read_dir(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
-        if kind == rustic_core::FileType::Pack.into() {
-            let entries = WalkDir::new(folder).into_iter().flatten();
-            return Ok(entries.filter_map(|entry| listed_pack(&entry)).collect());
+        if kind != rustic_core::FileType::Pack.into() {
+            // A thousand sizes that nobody asked for would take longer than the names.
+            return Ok(list_files(&folder, |_| Some(0))?);
         }
-        // A thousand sizes that nobody asked for would take longer than the names.
-        let files = entries
-            .flatten()
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
-        Ok(files
-            .filter_map(|file| listed(file.file_name().to_str()?, 0))
-            .collect())
+        let mut packs = Vec::new();
+        for folder in pack_folders(&folder)? {
+            let sized = |file: &DirEntry| Some(file.metadata().ok()?.len());
+            packs.append(&mut list_files(&folder, sized)?);
+        }
+        Ok(packs)
     }
 
     fn read(&self, object: Object, part: Option<Part>) -> Outcome<Bytes> {
@@ -179,8 +173,10 @@ impl Storage for Local {
 
     fn remove_leftovers(&self) {
         for kind in Kind::ALL.into_iter().filter(|kind| !kind.is_config()) {
-            let files = WalkDir::new(self.kind_folder(kind)).into_iter().flatten();
-            for file in files.filter(is_leftover) {
+            let folder = self.kind_folder(kind);
+            let folders = pack_folders(&folder).unwrap_or_default();
+            let files = folders.iter().filter_map(|folder| entries(folder).ok());
+            for file in files.flatten().flatten().filter(is_leftover) {
                 // The space is worth no failure.
                 let _ = fs::remove_file(file.path());
             }
@@ -200,15 +196,52 @@ fn size(metadata: &fs::Metadata) -> u32 {
     u32::try_from(metadata.len()).unwrap_or(u32::MAX)
 }
 
-fn listed_pack(entry: &DirEntry) -> Option<Listed> {
-    let is_file = entry.file_type().is_file();
-    let name = entry.file_name().to_str().filter(|_| is_file)?;
-    listed(name, entry.metadata().ok()?.len())
+/// What is in a folder, nothing if it is not there. An entry is asked about by its name in the folder: a path would be
+/// followed from the root for each pack.
+fn entries(folder: &Path) -> io::Result<impl Iterator<Item = io::Result<DirEntry>>> {
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None.into_iter().flatten()),
+        entries => Ok(Some(entries?).into_iter().flatten()),
+    }
+}
+
+/// The folder itself and those with two digits in it.
+fn pack_folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut folders = vec![folder.to_owned()];
+    for entry in entries(folder)? {
+        let entry = entry?;
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_folder && entry.file_name().len() == 2 {
+            folders.push(entry.path());
+        }
+    }
+    Ok(folders)
+}
+
+/// The objects in a folder, with what `size_bytes` says of them.
+fn list_files(
+    folder: &Path,
+    size_bytes: impl Fn(&DirEntry) -> Option<u64>,
+) -> io::Result<Vec<Listed>> {
+    let mut found = Vec::new();
+    for entry in entries(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_str().filter(|_| is_file(&entry));
+        let sized = name.and_then(|name| Some((name, size_bytes(&entry)?)));
+        found.extend(sized.and_then(|(name, size_bytes)| listed(name, size_bytes)));
+    }
+    Ok(found)
+}
+
+/// It may be gone meanwhile.
+fn is_file(entry: &DirEntry) -> bool {
+    entry.file_type().is_ok_and(|kind| kind.is_file())
 }
 
 fn is_leftover(file: &DirEntry) -> bool {
     let age = || file.metadata().ok()?.modified().ok()?.elapsed().ok();
-    file.file_type().is_file()
+    is_file(file)
         && file.file_name().to_string_lossy().contains(TEMPORARY)
         && age().is_some_and(|age| age > LEFTOVER_AGE)
 }
