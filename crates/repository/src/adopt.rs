@@ -35,9 +35,8 @@ pub(crate) fn start<'a>(
     // The packs are listed before the index is read: what went meanwhile is in no index any more.
     let list = || repository.backend.list::<PackId>(FileType::Pack);
     let (lock, packs) = SharedLock::acquire_and(repository.vault(), list)?;
-    let clear = || repository.backend.remove_leftovers();
-    let ((), loaded) = parallel::both(clear, || repository.index());
-    let loaded = loaded?;
+    let loaded = repository.index()?;
+    repository.backend.remove_leftovers();
     for unreadable in &loaded.unreadable {
         progress.warn(unreadable);
     }

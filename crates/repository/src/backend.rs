@@ -5,6 +5,7 @@
 //! A written object appears under its name complete, or not at all.
 
 mod http;
+mod leftovers;
 mod limit;
 mod local;
 mod rclone;
@@ -103,7 +104,7 @@ impl Backend {
         )
     }
 
-    /// Removes what killed writers left.
+    /// Removes what killed writers left, as far as lists have shown it.
     pub(crate) fn remove_leftovers(&self) {
         self.inner.storage.remove_leftovers();
     }

@@ -89,7 +89,6 @@ pub(crate) fn run(
     repository.require_writable()?;
     progress.step("lock repository");
     let lock = SharedLock::acquire_to_prune(repository.vault())?;
-    repository.backend.remove_leftovers();
     let young = if lock.has_company()? {
         repository.options.upload_time
     } else {
@@ -98,6 +97,7 @@ pub(crate) fn run(
     let sink = Sink::new(repository, progress, lock, repository.index()?);
     let (mut scene, mut recovered_bytes) =
         look_until_complete(repository, options, progress, &sink, |all| all)?;
+    repository.backend.remove_leftovers();
     scene.leave_alone(young);
     let mut fates = staying::decide(&mut scene)?;
     scene.require_nothing_lost(&fates)?;

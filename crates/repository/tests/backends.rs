@@ -482,6 +482,45 @@ fn a_killed_upload_leaves_no_short_object(
     }
 }
 
+/// In a folder, and on a server that can tell how old a file is.
+#[rstest]
+fn what_writers_left_long_ago_is_removed_by_a_take_and_a_prune(
+    #[values(false, true)] is_server: bool,
+) {
+    let (server, machine) = (served(ServerKind::Sshd), Machine::new());
+    let folder = server.root().join(NAME);
+    let location = if is_server {
+        location(&server)
+    } else {
+        Location::parse(folder.to_str().unwrap()).unwrap()
+    };
+    let open = || ResticRepository::open(&location, &password(), &options(&server)).unwrap();
+    let name = "ab".repeat(32);
+    let places = [format!("data/ab/{name}"), format!("index/{name}")];
+    let left = |ending: &str, age_hours: u64| {
+        let files = places
+            .each_ref()
+            .map(|place| folder.join(format!("{place}{ending}")));
+        for path in &files {
+            let file = std::fs::File::create(path).unwrap();
+            let age = Duration::from_secs(age_hours * 3600);
+            file.set_modified(std::time::SystemTime::now() - age)
+                .unwrap();
+        }
+        files
+    };
+    let stays = [left("-tmp-young", 23), left(".txt", 1000)].concat();
+    let verbs: [&dyn Fn(); 2] = [&|| drop(take(&open(), &[machine.source()])), &|| {
+        drop(open().prune(&PruneOptions::default(), &NoProgress).unwrap())
+    }];
+    for verb in verbs {
+        let goes = left("-tmp-old", 25);
+        verb();
+        assert!(goes.iter().all(|path| !path.exists()), "{goes:?}");
+        assert!(stays.iter().all(|path| path.exists()), "{stays:?}");
+    }
+}
+
 #[test]
 fn limits_are_kept() {
     let (server, machine) = (served(ServerKind::RcloneRest), Machine::new());

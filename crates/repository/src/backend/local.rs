@@ -7,10 +7,10 @@ use std::fs::{self, DirEntry, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::leftovers::Leftovers;
 use super::limit::Limits;
 use super::storage::{
     Ground, Kind, Listed, NO_ID, Object, Outcome, Part, Storage, TEMPORARY, listed,
@@ -18,17 +18,20 @@ use super::storage::{
 use crate::direct::DirectStream;
 use crate::platform;
 
-const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// See the module.
 pub(super) struct Local {
     folder: PathBuf,
     limits: Arc<Limits>,
+    leftovers: Leftovers<PathBuf>,
 }
 
 impl Local {
     pub(super) const fn new(folder: PathBuf, limits: Arc<Limits>) -> Self {
-        Self { folder, limits }
+        Self {
+            folder,
+            limits,
+            leftovers: Leftovers::none(),
+        }
     }
 
     fn path(&self, object: Object) -> PathBuf {
@@ -37,6 +40,26 @@ impl Local {
 
     fn kind_folder(&self, kind: Kind) -> PathBuf {
         self.folder.join(kind.folder())
+    }
+
+    /// The objects in a folder, with what `size_bytes` says of them.
+    fn list_folder(
+        &self,
+        folder: &Path,
+        size_bytes: impl Fn(&DirEntry) -> Option<u64>,
+    ) -> io::Result<Vec<Listed>> {
+        let mut found = Vec::new();
+        for entry in entries(folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|_| is_file(&entry)) else {
+                continue;
+            };
+            let modified = || entry.metadata().ok()?.modified().ok();
+            self.leftovers.note(name, modified, || entry.path());
+            found.extend(size_bytes(&entry).and_then(|bytes| listed(name, bytes)));
+        }
+        Ok(found)
     }
 
     /// Writes without flushing the folder.
@@ -118,12 +141,12 @@ impl Storage for Local {
         }
         if kind != rustic_core::FileType::Pack.into() {
             // A thousand sizes that nobody asked for would take longer than the names.
-            return Ok(list_files(&folder, |_| Some(0))?);
+            return Ok(self.list_folder(&folder, |_| Some(0))?);
         }
         let mut packs = Vec::new();
         for folder in pack_folders(&folder)? {
             let sized = |file: &DirEntry| Some(file.metadata().ok()?.len());
-            packs.append(&mut list_files(&folder, sized)?);
+            packs.append(&mut self.list_folder(&folder, sized)?);
         }
         Ok(packs)
     }
@@ -172,14 +195,9 @@ impl Storage for Local {
     }
 
     fn remove_leftovers(&self) {
-        for kind in Kind::ALL.into_iter().filter(|kind| !kind.is_config()) {
-            let folder = self.kind_folder(kind);
-            let folders = pack_folders(&folder).unwrap_or_default();
-            let files = folders.iter().filter_map(|folder| entries(folder).ok());
-            for file in files.flatten().flatten().filter(is_leftover) {
-                // The space is worth no failure.
-                let _ = fs::remove_file(file.path());
-            }
+        for file in self.leftovers.take() {
+            // The space is worth no failure.
+            let _ = fs::remove_file(file);
         }
     }
 }
@@ -218,30 +236,7 @@ fn pack_folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-/// The objects in a folder, with what `size_bytes` says of them.
-fn list_files(
-    folder: &Path,
-    size_bytes: impl Fn(&DirEntry) -> Option<u64>,
-) -> io::Result<Vec<Listed>> {
-    let mut found = Vec::new();
-    for entry in entries(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_str().filter(|_| is_file(&entry));
-        let sized = name.and_then(|name| Some((name, size_bytes(&entry)?)));
-        found.extend(sized.and_then(|(name, size_bytes)| listed(name, size_bytes)));
-    }
-    Ok(found)
-}
-
 /// It may be gone meanwhile.
 fn is_file(entry: &DirEntry) -> bool {
     entry.file_type().is_ok_and(|kind| kind.is_file())
-}
-
-fn is_leftover(file: &DirEntry) -> bool {
-    let age = || file.metadata().ok()?.modified().ok()?.elapsed().ok();
-    is_file(file)
-        && file.file_name().to_string_lossy().contains(TEMPORARY)
-        && age().is_some_and(|age| age > LEFTOVER_AGE)
 }

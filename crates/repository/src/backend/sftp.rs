@@ -19,6 +19,7 @@ use tokio::process::Command;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
+use super::leftovers::Leftovers;
 use super::limit::Limits;
 use super::storage::{
     Failure, FailureKind, Ground, Kind, LARGEST_OBJECT_BYTES, Listed, NO_ID, Object, Outcome, Part,
@@ -32,13 +33,13 @@ use refusal::failure;
 
 /// Requests of one object, or for one list, under way at the same time.
 const IN_FLIGHT: usize = 64;
-const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// See the module.
 pub(super) struct Sftp {
     place: SftpPlace,
     ssh: Vec<String>,
     limits: Arc<Limits>,
+    leftovers: Leftovers<String>,
     connection: Mutex<Option<Arc<Connection>>>,
     // Ends after the connection.
     runtime: Runtime,
@@ -54,6 +55,7 @@ impl Sftp {
             place: place.clone(),
             ssh: access.ssh.clone(),
             limits,
+            leftovers: Leftovers::none(),
             connection: Mutex::new(None),
             runtime,
         })
@@ -171,10 +173,13 @@ impl Storage for Sftp {
                 };
             }
             let files = connection.files_of(folders).await?;
-            Ok(files
-                .iter()
-                .filter_map(|(_, file)| listed(&file.filename, file.attrs.size?))
-                .collect())
+            let found = files.iter().filter_map(|(folder, file)| {
+                let (name, modified) = (&file.filename, || modified(&file.attrs));
+                let path = || format!("{folder}/{name}");
+                self.leftovers.note(name, modified, path);
+                listed(name, file.attrs.size?)
+            });
+            Ok(found.collect())
         })
     }
 
@@ -246,18 +251,14 @@ impl Storage for Sftp {
     }
 
     fn remove_leftovers(&self) {
-        let folders: Vec<String> = Kind::ALL
-            .into_iter()
-            .filter(|kind| !kind.is_config())
-            .flat_map(|kind| self.folders(kind))
-            .collect();
+        let paths = self.leftovers.take();
+        if paths.is_empty() {
+            return;
+        }
         // The space is worth no failure.
         let _ = self.over(async |connection| {
-            for (folder, file) in connection.files_of(folders).await? {
-                if is_leftover(&file) {
-                    let path = format!("{folder}/{}", file.filename);
-                    connection.session.remove(path).await.map_err(failure)?;
-                }
+            for path in paths {
+                let _ = connection.session.remove(path).await;
             }
             Ok(())
         });
@@ -276,10 +277,7 @@ fn size(attributes: &FileAttributes) -> u32 {
     u32::try_from(attributes.size.unwrap_or(0)).unwrap_or(u32::MAX)
 }
 
-fn is_leftover(file: &russh_sftp::protocol::File) -> bool {
-    let modified = file.attrs.mtime.and_then(|seconds| {
-        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds.into()))
-    });
-    let age = modified.and_then(|modified| modified.elapsed().ok());
-    file.filename.contains(TEMPORARY) && age.is_some_and(|age| age > LEFTOVER_AGE)
+fn modified(attributes: &FileAttributes) -> Option<SystemTime> {
+    let since = Duration::from_secs(attributes.mtime?.into());
+    SystemTime::UNIX_EPOCH.checked_add(since)
 }

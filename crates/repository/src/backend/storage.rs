@@ -192,7 +192,7 @@ pub(super) trait Storage: Send + Sync {
     /// Removes an object.
     fn remove(&self, object: Object) -> Outcome<()>;
 
-    /// Removes what killed writers left, where that can be seen. A day is longer than any write takes.
+    /// Removes what killed writers left, as far as lists have shown it.
     fn remove_leftovers(&self) {}
 }
 
