@@ -510,9 +510,9 @@ fn what_writers_left_long_ago_is_removed_by_a_take_and_a_prune(
         files
     };
     let stays = [left("-tmp-young", 23), left(".txt", 1000)].concat();
-    let verbs: [&dyn Fn(); 2] = [&|| drop(take(&open(), &[machine.source()])), &|| {
-        drop(open().prune(&PruneOptions::default(), &NoProgress).unwrap())
-    }];
+    let take = || _ = take(&open(), &[machine.source()]);
+    let prune = || _ = open().prune(&PruneOptions::default(), &NoProgress).unwrap();
+    let verbs: [&dyn Fn(); 2] = [&take, &prune];
     for verb in verbs {
         let goes = left("-tmp-old", 25);
         verb();
