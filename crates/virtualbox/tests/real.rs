@@ -485,6 +485,7 @@ fn settings_are_saved_without_being_changed() {
     let vboxmanage = driver(&rig);
     let machine = RigMachine::create(&rig, "saved");
     machine.add_disk(0, "disk.vdi", "VDI", "Standard");
+    let _client = machine.keep_in_memory();
     machine.take_virtualbox_snapshot("one");
     let before = std::fs::read_to_string(machine.settings_path()).unwrap();
     std::fs::write(machine.settings_path(), "lost").unwrap();
