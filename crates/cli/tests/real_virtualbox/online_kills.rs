@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use vrs_testkit::{Rig, RigMachine};
+use vrs_testkit::{Rig, RigMachine, write_script};
 
 use crate::online::{counting, files_in, goes_on, is_clean};
 use crate::vrs::Vrs;
@@ -235,6 +235,40 @@ fn a_saved_state_that_the_settings_do_not_name_is_kept() {
     vrs.run(["recover"]);
     goes_on(&machine, "let go");
     assert_eq!(machine.counts().unwrap().starts, 0, "it was resumed");
+}
+
+/// VirtualBox forgets what is not in its settings when nobody calls it for five seconds, as on a busy computer.
+#[test]
+#[ignore = "needs the VirtualBox rig; scripts/test runs it"]
+fn a_saved_state_that_virtualbox_forgets_meanwhile_is_not_removed() {
+    let rig = Rig::start();
+    let machine = counting(&rig, "web");
+    let vrs = Vrs::new(&rig);
+    let id = machine.id().to_string();
+    for call in ["snapshot", "list hdds"] {
+        let locked = Immutable::new(machine.settings_path());
+        let mut take = vrs.command(["take", &id, "--savestate"]);
+        take.env("VRS_VBOXMANAGE", slow_once(&rig, call));
+        assert_eq!(take.status().unwrap().code(), Some(1));
+        assert_ne!(machine.state(), "running", "nothing was forgotten");
+        drop(locked);
+        vrs.run(["recover"]);
+        goes_on(&machine, call);
+        assert_eq!(machine.counts().unwrap().starts, 0, "it was resumed");
+    }
+}
+
+/// A `VBoxManage` that waits until VirtualBox has forgotten, before the first such call after a state was saved.
+fn slow_once(rig: &Rig, call: &str) -> PathBuf {
+    let (script, saved) = (rig.folder().join("slow"), rig.folder().join("saved"));
+    let text = format!(
+        "#!/bin/sh\ncase \"$*\" in\n  *savestate*) : > '{saved}' ;;\n  \
+         '{call}'*) [ ! -e '{saved}' ] || {{ rm '{saved}'; sleep 8; }} ;;\nesac\nexec '{program}' \"$@\"\n",
+        saved = saved.display(),
+        program = rig.vboxmanage().display()
+    );
+    write_script(&script, &text);
+    script
 }
 
 /// Kills vrs while the machine's state is saved for a take, and lets VirtualBox forget it: a saved

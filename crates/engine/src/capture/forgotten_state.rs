@@ -2,7 +2,8 @@
 //!
 //! VirtualBox saves the machine's state and then fails to write the settings that name it, as on a full
 //! disk; at the next change of the machine that fails it forgets the state too, and the machine is
-//! powered off (seen on 7.2.22). The file holds the only copy of the guest's memory then.
+//! powered off (seen on 7.2.22). It also forgets it, by itself, five seconds after its last client. The file holds the
+//! only copy of the guest's memory then.
 //!
 //! Guarantees: such a file is given back to the machine if it is whole and nothing ran since it was
 //! written; one that is whole is not removed from a machine that is off.
@@ -12,6 +13,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use vrs_progress::Progress;
 use vrs_virtualbox::{MachineStatus, SavedState};
 
 use super::freeze::Capture;
@@ -51,18 +53,23 @@ impl Capture<'_> {
 
     fn whole_new_state(&self) -> Result<Option<PathBuf>> {
         for file in files_in(&self.intent.snapshot_folder)? {
-            let is_state = file.extension().is_some_and(|extension| extension == "sav");
-            if !is_state || self.intent.files_before.contains(&file) {
-                continue;
-            }
-            match SavedState::verify(&file, self.progress) {
-                Ok(_) => return Ok(Some(file)),
-                // Cut short with the process that wrote it.
-                Err(vrs_virtualbox::Error::SavedState { .. }) => {}
-                Err(error) => return Err(error.into()),
+            if !self.intent.files_before.contains(&file) && is_whole_state(&file, self.progress)? {
+                return Ok(Some(file));
             }
         }
         Ok(None)
+    }
+}
+
+/// Whether a file is a saved state, and was not cut short with the process that wrote it.
+pub(super) fn is_whole_state(file: &Path, progress: &dyn Progress) -> Result<bool> {
+    if file.extension().is_none_or(|extension| extension != "sav") {
+        return Ok(false);
+    }
+    match SavedState::verify(file, progress) {
+        Ok(_) => Ok(true),
+        Err(vrs_virtualbox::Error::SavedState { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -125,7 +125,16 @@ impl<'a> Capture<'a> {
     fn start_again(&mut self) -> Result<()> {
         let is_ours = self.intent.mode == CaptureMode::SaveState
             && self.furthest_step >= Some(Step::SaveState);
-        if !is_ours || self.settle()?.state != MachineState::Saved {
+        if !is_ours {
+            return Ok(());
+        }
+        let mut status = self.settle()?;
+        if status.state.is_off() {
+            // VirtualBox may have forgotten the state since the machine was looked at.
+            self.adopt_forgotten_state(&status)?;
+            status = self.settle()?;
+        }
+        if status.state != MachineState::Saved {
             return Ok(());
         }
         self.announce(Step::Start)?;
