@@ -39,8 +39,10 @@ remove_root() {
 }
 
 # A VirtualBox program inside the rig, with nothing of the caller's environment but what names the registry.
-in_rig() {
-  env -i HOME=/root PATH=/usr/bin:/usr/sbin LOGNAME=root USER=root LANG=C.UTF-8 LC_ALL=C.UTF-8 \
+in_rig() (exec_in_rig "$@")
+
+exec_in_rig() {
+  exec env -i HOME=/root PATH=/usr/bin:/usr/sbin LOGNAME=root USER=root LANG=C.UTF-8 LC_ALL=C.UTF-8 \
     ${VBOX_USER_HOME:+VBOX_USER_HOME="$VBOX_USER_HOME"} ${VBOX_IPC_SOCKETID:+VBOX_IPC_SOCKETID="$VBOX_IPC_SOCKETID"} \
     chroot "$root" "$@"
 }

@@ -133,8 +133,8 @@ impl<'rig> RigMachine<'rig> {
         self.call("modifyvm", options);
     }
 
-    /// Keeps what VirtualBox knows of the machine in its memory: five seconds after its last client it
-    /// forgets everything, and reads it again for the next.
+    /// Keeps what VirtualBox knows of the machine in its memory: some five seconds after a client went it
+    /// forgets everything, if there is none at that moment, and reads it again for the next.
     ///
     /// # Panics
     /// When the client does not start.

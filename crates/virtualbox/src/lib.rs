@@ -15,7 +15,7 @@ mod state;
 mod version;
 
 pub use driver::{
-    DeviceType, ExtensionPack, Frontend, HostInfo, ImageIds, ListedVirtualBoxSnapshot,
+    DeviceType, ExtensionPack, Frontend, HeldClient, HostInfo, ImageIds, ListedVirtualBoxSnapshot,
     LocateOptions, MachineReadable, MachineStatus, Medium, MediumKind, RegisteredMachine,
     SERVICE_ENDS_WITHIN, TakeVirtualBoxSnapshot, VBoxManage, parse_virtualbox_snapshots,
 };

@@ -2,11 +2,11 @@
 //!
 //! VirtualBox saves the machine's state and then fails to write the settings that name it, as on a full
 //! disk; at the next change of the machine that fails it forgets the state too, and the machine is
-//! powered off (seen on 7.2.22). It also forgets it, by itself, five seconds after its last client. The file holds the
-//! only copy of the guest's memory then.
+//! powered off (seen on 7.2.22). It also forgets it by itself, at a moment without a client. The file
+//! holds the only copy of the guest's memory then.
 //!
-//! Guarantees: such a file is given back to the machine if it is whole and nothing ran since it was
-//! written; one that is whole is not removed from a machine that is off.
+//! Guarantees: a state that VirtualBox still knows is kept in its memory; one that it forgot is given
+//! back to the machine if it is whole and nothing ran since it was written.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use vrs_progress::Progress;
-use vrs_virtualbox::{MachineStatus, SavedState};
+use vrs_virtualbox::{HeldClient, MachineState, MachineStatus, SavedState};
 
 use super::freeze::Capture;
 use super::{CaptureMode, files_in};
@@ -25,13 +25,27 @@ use crate::journal::Step;
 const MAX_READ_BYTES: u64 = 16 << 10;
 
 impl Capture<'_> {
-    /// Gives a machine that is off the state that was saved for the capture.
-    pub(super) fn adopt_forgotten_state(&mut self, status: &MachineStatus) -> Result<()> {
-        if self.intent.mode != CaptureMode::SaveState || !status.state.is_off() {
-            return Ok(());
+    /// Keeps VirtualBox from forgetting a state that was saved for the capture, where its settings do
+    /// not name it. They are not written for that: a failure would have it forgotten.
+    pub(super) fn keep_unnamed_state(&self, status: &MachineStatus) -> Result<Option<HeldClient>> {
+        let is_saved = status.state == MachineState::Saved;
+        if self.intent.mode != CaptureMode::SaveState
+            || !is_saved
+            || status.is_saved_state_named()?
+        {
+            return Ok(None);
+        }
+        Ok(Some(self.virtualbox.hold_client(self.intent.machine)?))
+    }
+
+    /// Whether the machine is saved. One that is off is given the state that was saved for the capture.
+    pub(super) fn has_state_again(&mut self) -> Result<bool> {
+        let status = self.settle()?;
+        if !status.state.is_off() {
+            return Ok(status.state == MachineState::Saved);
         }
         let Some(state) = self.whole_new_state()? else {
-            return Ok(());
+            return Ok(false);
         };
         if has_run_since(&state, &status.settings_file)? {
             self.progress.warn(&format!(
@@ -41,14 +55,14 @@ impl Capture<'_> {
             ));
             // As what is not ours to remove.
             self.intent.files_before.push(state);
-            return Ok(());
+            return Ok(false);
         }
         self.announce(Step::AdoptState)?;
         self.progress.step("adopt-state");
         let machine = self.intent.machine;
-        Ok(self
-            .virtualbox
-            .adopt_state(machine, &state, self.progress)?)
+        self.virtualbox
+            .adopt_state(machine, &state, self.progress)?;
+        Ok(true)
     }
 
     fn whole_new_state(&self) -> Result<Option<PathBuf>> {
@@ -62,7 +76,7 @@ impl Capture<'_> {
 }
 
 /// Whether a file is a saved state, and was not cut short with the process that wrote it.
-pub(super) fn is_whole_state(file: &Path, progress: &dyn Progress) -> Result<bool> {
+fn is_whole_state(file: &Path, progress: &dyn Progress) -> Result<bool> {
     if file.extension().is_none_or(|extension| extension != "sav") {
         return Ok(false);
     }

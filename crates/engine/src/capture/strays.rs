@@ -2,17 +2,15 @@
 //! every later deletion, saved states that nothing names.
 //!
 //! Guarantees: only images and files that were not there before the capture, that lie in the
-//! machine's snapshot folder and that VirtualBox does not use are removed; of a machine that was saved and is off, no
-//! saved state that is whole.
+//! machine's snapshot folder and that VirtualBox does not use are removed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use vrs_progress::Progress;
-use vrs_virtualbox::{DeviceType, MachineSettings, MachineStatus, Medium, VBoxManage};
+use vrs_virtualbox::{DeviceType, MachineSettings, Medium, VBoxManage};
 
-use super::forgotten_state::is_whole_state;
-use super::{CaptureIntent, CaptureMode, files_in};
+use super::{CaptureIntent, files_in};
 use crate::error::Result;
 use crate::platform;
 
@@ -35,7 +33,7 @@ pub(super) fn remove_files(
     intent: &CaptureIntent,
     progress: &dyn Progress,
 ) -> Result<()> {
-    for file in stray_files(virtualbox, intent, progress)? {
+    for file in stray_files(virtualbox, intent)? {
         progress.step("stray-file-remove");
         platform::remove_file(&file)?;
     }
@@ -55,36 +53,22 @@ fn stray_media<'a>(media: &'a [Medium], intent: &CaptureIntent) -> Vec<&'a Mediu
     media.iter().filter(is_stray).collect()
 }
 
-fn stray_files(
-    virtualbox: &VBoxManage,
-    intent: &CaptureIntent,
-    progress: &dyn Progress,
-) -> Result<Vec<PathBuf>> {
+fn stray_files(virtualbox: &VBoxManage, intent: &CaptureIntent) -> Result<Vec<PathBuf>> {
     let mut files = files_in(&intent.snapshot_folder)?;
     files.retain(|file| is_of_virtualbox(file) && !intent.files_before.contains(file));
     // The usual case, for which VirtualBox need not be asked.
     if files.is_empty() {
         return Ok(files);
     }
-    let status = virtualbox.machine(intent.machine)?;
-    let used = used_files(virtualbox, &status)?;
+    let used = used_files(virtualbox, intent)?;
     files.retain(|file| !used.contains(file));
-    if intent.mode != CaptureMode::SaveState || !status.state.is_off() {
-        return Ok(files);
-    }
-    // VirtualBox may have forgotten it just now: it is to be adopted.
-    let mut strays = Vec::new();
-    for file in files {
-        if !is_whole_state(&file, progress)? {
-            strays.push(file);
-        }
-    }
-    Ok(strays)
+    Ok(files)
 }
 
 /// Every file that VirtualBox's registry, the machine's settings or VirtualBox itself name: what it
 /// knows of a saved state may not be in the settings yet.
-fn used_files(virtualbox: &VBoxManage, status: &MachineStatus) -> Result<BTreeSet<PathBuf>> {
+fn used_files(virtualbox: &VBoxManage, intent: &CaptureIntent) -> Result<BTreeSet<PathBuf>> {
+    let status = virtualbox.machine(intent.machine)?;
     let settings = MachineSettings::read(&status.settings_file)?;
     let folder = status.settings_file.parent().unwrap_or(Path::new("/"));
     let named = settings
@@ -94,8 +78,7 @@ fn used_files(virtualbox: &VBoxManage, status: &MachineStatus) -> Result<BTreeSe
         .map(|location| settings.resolve(folder, location));
     let media = virtualbox.media()?;
     let registered = media.into_iter().map(|medium| medium.location);
-    let state = status.state_file.clone();
-    Ok(named.chain(registered).chain(state).collect())
+    Ok(named.chain(registered).chain(status.state_file).collect())
 }
 
 /// Whether a file has a name as VirtualBox gives it to what belongs to a VirtualBox snapshot:

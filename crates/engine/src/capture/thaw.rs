@@ -4,9 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use vrs_progress::{Phase, Progress};
-use vrs_virtualbox::{
-    Frontend, MachineSettings, MachineState, MachineStatus, VirtualBoxSnapshotId,
-};
+use vrs_virtualbox::{Frontend, MachineSettings, MachineStatus, VirtualBoxSnapshotId};
 
 use super::freeze::Capture;
 use super::tracker::TrackerFate;
@@ -62,7 +60,7 @@ impl<'a> Capture<'a> {
         if status.state.is_at_rest() {
             refuse_if_orphaned(&status.settings_file)?;
         }
-        self.adopt_forgotten_state(&status)?;
+        let _client = self.keep_unnamed_state(&status)?;
         self.put_key_back()?;
         self.release()?;
         self.undo_former_trackers()?;
@@ -70,14 +68,15 @@ impl<'a> Capture<'a> {
         self.undo_next_tracker()?;
         strays::remove_images(self.virtualbox, &self.intent, self.progress)?;
         self.outlast_leftovers()?;
+        self.start_again()?;
         strays::remove_files(self.virtualbox, &self.intent, self.progress)?;
         if self.forgets_trackers() {
             tracking::forget(host, self.intent.machine, self.progress);
         }
-        self.start_again()
+        Ok(())
     }
 
-    fn settle(&self) -> Result<MachineStatus> {
+    pub(super) fn settle(&self) -> Result<MachineStatus> {
         let machine = self.intent.machine;
         Ok(self
             .virtualbox
@@ -128,13 +127,7 @@ impl<'a> Capture<'a> {
         if !is_ours {
             return Ok(());
         }
-        let mut status = self.settle()?;
-        if status.state.is_off() {
-            // VirtualBox may have forgotten the state since the machine was looked at.
-            self.adopt_forgotten_state(&status)?;
-            status = self.settle()?;
-        }
-        if status.state != MachineState::Saved {
+        if !self.has_state_again()? {
             return Ok(());
         }
         self.announce(Step::Start)?;
@@ -149,10 +142,6 @@ impl<'a> Capture<'a> {
         if self.intent.was_paused {
             self.progress.step("pause");
             self.virtualbox.pause(self.intent.machine, self.progress)?;
-        }
-        if self.settle()?.state.is_online() {
-            // VirtualBox leaves one that it was told of.
-            strays::remove_files(self.virtualbox, &self.intent, self.progress)?;
         }
         Ok(())
     }

@@ -13,7 +13,6 @@ use super::machines::MachineStatus;
 use super::order::{Order, Standing};
 use crate::error::{Error, Result};
 use crate::id::MachineId;
-use crate::settings::MachineSettings;
 use crate::state::MachineState;
 
 impl VBoxManage {
@@ -62,7 +61,7 @@ impl VBoxManage {
             }
         })?;
         // The guest stands still: VirtualBox is not asked again for what it has just told.
-        if is_saved_state_named(&saved)? {
+        if saved.is_saved_state_named()? {
             return Ok(saved);
         }
         self.have_saved_state_named(id, &arguments, progress)
@@ -79,7 +78,7 @@ impl VBoxManage {
     ) -> Result<MachineStatus> {
         self.save_settings(id, progress)?;
         let saved = self.machine(id)?;
-        if is_saved_state_named(&saved)? {
+        if saved.is_saved_state_named()? {
             return Ok(saved);
         }
         let problem = "the machine's settings do not name its saved state".to_owned();
@@ -114,7 +113,7 @@ impl VBoxManage {
         self.achieve(&Order::new(&arguments), progress, |patience| {
             let status = self.settled(id, "give a saved state to", patience, progress)?;
             let is_it = status.state_file.as_deref() == Some(file);
-            if is_it && is_saved_state_named(&status)? {
+            if is_it && status.is_saved_state_named()? {
                 return Ok(Standing::Done(()));
             }
             match status.state {
@@ -137,15 +136,6 @@ impl VBoxManage {
             other => other,
         }
     }
-}
-
-/// Whether the settings on disk name the saved state that VirtualBox tells of.
-fn is_saved_state_named(status: &MachineStatus) -> Result<bool> {
-    let settings = MachineSettings::read(&status.settings_file)?;
-    let folder = status.settings_file.parent().unwrap_or(Path::new("/"));
-    let named = settings.state_file.as_deref();
-    let named = named.map(|location| settings.resolve(folder, location));
-    Ok(named.is_some() && named == status.state_file)
 }
 
 fn control(id: MachineId, action: &str) -> [String; 3] {

@@ -114,6 +114,15 @@ impl MachineStatus {
         })
     }
 
+    /// Whether the settings on disk name the saved state that VirtualBox tells of.
+    pub fn is_saved_state_named(&self) -> Result<bool> {
+        let settings = MachineSettings::read(&self.settings_file)?;
+        let folder = self.settings_file.parent().unwrap_or(Path::new("/"));
+        let named = settings.state_file.as_deref();
+        let named = named.map(|location| settings.resolve(folder, location));
+        Ok(named.is_some() && named == self.state_file)
+    }
+
     fn inaccessible(id: MachineId, settings_file: PathBuf) -> Self {
         Self {
             id,

@@ -10,6 +10,7 @@
 //!
 //! Source of all formats and texts: VirtualBox 7.2.22, whose outputs are in `tests/recorded`.
 
+mod client;
 mod execution;
 mod extra_data;
 mod failure;
@@ -31,6 +32,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+pub use self::client::HeldClient;
 use self::failure::Failure;
 pub use self::host::{ExtensionPack, HostInfo};
 pub use self::image_ids::ImageIds;

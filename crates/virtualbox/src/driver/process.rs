@@ -112,6 +112,12 @@ impl Invocation {
         })
     }
 
+    /// Starts the command; nobody hears what it says.
+    pub(super) fn spawn_silent(&self) -> std::io::Result<Child> {
+        let mut command = self.command();
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command
