@@ -98,13 +98,15 @@ fn machine_of(arguments: &[String]) -> &str {
 
 /// Puts the machine that a call is about into another state; tells the one before.
 fn put_into_state(home: &Path, arguments: &[String], state: &str) -> String {
-    Registry::change(home, |registry| {
-        let machine = registry.find(machine_of(arguments));
-        let machine = machine.expect("a registered machine");
-        let before = machine.state.clone();
-        machine.put_into_state(state);
-        before
-    })
+    Registry::change(home, |registry| exchange_state(registry, arguments, state))
+}
+
+fn exchange_state(registry: &mut Registry, arguments: &[String], state: &str) -> String {
+    let machine = registry.find(machine_of(arguments));
+    let machine = machine.expect("a registered machine");
+    let before = machine.state.clone();
+    machine.put_into_state(state);
+    before
 }
 
 fn slowly(home: &Path, arguments: &[String], state: &str, milliseconds: u64) -> Answer {
@@ -120,8 +122,7 @@ fn slowly(home: &Path, arguments: &[String], state: &str, milliseconds: u64) -> 
         }
         thread::sleep(Duration::from_millis(10));
     }
-    put_into_state(home, arguments, &before);
-    answer(home, arguments)
+    answer_in_state(home, arguments, &before)
 }
 
 /// Starts a process that completes the call, and crashes.
@@ -145,8 +146,7 @@ fn complete(home: &Path, arguments: &[String], left: &str) -> Answer {
     let (milliseconds, state) = left.split_once(' ').expect("a time and a state");
     let milliseconds = milliseconds.parse().expect("a number");
     thread::sleep(Duration::from_millis(milliseconds));
-    put_into_state(home, arguments, state);
-    answer(home, arguments)
+    answer_in_state(home, arguments, state)
 }
 
 fn replace(answer: Answer, from: &str, to: &str) -> Answer {
@@ -165,8 +165,20 @@ fn failure() -> Answer {
 }
 
 fn answer(home: &Path, arguments: &[String]) -> Answer {
+    Registry::change(home, |registry| answer_of(registry, home, arguments))
+}
+
+/// Answers a call for which the machine was in another state. Nobody sees it in between.
+fn answer_in_state(home: &Path, arguments: &[String], state: &str) -> Answer {
+    Registry::change(home, |registry| {
+        exchange_state(registry, arguments, state);
+        answer_of(registry, home, arguments)
+    })
+}
+
+fn answer_of(registry: &mut Registry, home: &Path, arguments: &[String]) -> Answer {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    Registry::change(home, |registry| match words[..] {
+    match words[..] {
         ["--version" | "-v"] => Answer::prints(VERSION.to_owned()),
         ["list", "vms"] => virtual_machine::list(registry, false),
         ["list", "vms", "--long"] => virtual_machine::list_long(registry),
@@ -216,5 +228,5 @@ fn answer(home: &Path, arguments: &[String]) -> Answer {
             code: 99,
             ..Answer::error(&[&format!("the fake does not know the call {words:?}")])
         },
-    })
+    }
 }
