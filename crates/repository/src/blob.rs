@@ -242,19 +242,47 @@ impl ResticRepository {
         })
     }
 
-    /// Like [`Self::read_blob`], for a content that is understood while it is decompressed. Looks into
-    /// `loaded` first.
-    pub(crate) fn read_blob_through<T>(
+    /// Like [`Self::read_blob`], for a tree, which is understood while it is decompressed. Looks into
+    /// `loaded` first, and for a copy on this host.
+    pub(crate) fn read_tree<T>(
         &self,
         loaded: &LoadedIndex,
-        kind: BlobType,
         id: &ChunkId,
         read: impl Fn(&mut dyn Read) -> T,
     ) -> Result<Option<T>> {
         let unseal = |location: &BlobLocation, sealed| {
             unseal_through(&self.key, id, location, sealed, &read)
         };
-        self.sound(loaded, kind, id, unseal)
+        if let Some(tree) = self.copied_tree(loaded, id, unseal) {
+            return Ok(Some(tree));
+        }
+        let copies = self.tree_copies();
+        self.sound(loaded, BlobType::Tree, id, |location, sealed: Bytes| {
+            // Before it is verified: afterwards the bytes are not there any more.
+            if let Some(copies) = copies {
+                copies.put(id, &sealed);
+            }
+            unseal(location, sealed).inspect_err(|_| self.forget_tree(id))
+        })
+    }
+
+    /// A tree that the index has, by its copy.
+    fn copied_tree<T>(
+        &self,
+        loaded: &LoadedIndex,
+        id: &ChunkId,
+        unseal: impl Fn(&BlobLocation, Bytes) -> std::result::Result<T, Flaw>,
+    ) -> Option<T> {
+        let location = loaded.index.copies(BlobType::Tree, id).next()?;
+        let sealed = self.tree_copies()?.get(id)?;
+        let tree = unseal(&location, Bytes::from(sealed));
+        tree.inspect_err(|_| self.forget_tree(id)).ok()
+    }
+
+    fn forget_tree(&self, id: &ChunkId) {
+        if let Some(copies) = self.tree_copies() {
+            copies.remove(id);
+        }
     }
 
     /// By an index that may be an old one, and if that is in vain by the one of now: asking the storage for

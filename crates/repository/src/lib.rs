@@ -31,6 +31,7 @@ mod ingest;
 mod intake;
 mod keys;
 mod layout;
+mod least_used;
 mod loaded_index;
 pub mod local;
 mod location;
@@ -54,6 +55,7 @@ mod snapshot;
 pub mod store;
 mod survival;
 mod tree;
+mod tree_copies;
 mod tree_memory;
 mod tree_text;
 

@@ -28,6 +28,7 @@ use crate::object::Vault;
 use crate::object_cache::ObjectCache;
 use crate::parallel::{self, lock};
 use crate::password::Password;
+use crate::tree_copies::TreeCopies;
 use crate::tree_memory::TreeMemory;
 
 /// So often the index is read again when files of it vanish meanwhile.
@@ -96,6 +97,7 @@ pub struct ResticRepository {
     index: Mutex<Option<Arc<LoadedIndex>>>,
     pub(crate) memory: Mutex<TreeMemory>,
     copies: Option<ObjectCache>,
+    tree_copies: Option<TreeCopies>,
     storage_alone: AtomicBool,
 }
 
@@ -152,11 +154,12 @@ impl ResticRepository {
             return Err(Error::NewerRepository { location, version });
         }
         let id = RepositoryId::from(*opened.config.id);
-        let cache = options.cache_folder.as_ref();
-        let copies = cache.map(|folder| ObjectCache::new(&folder.join(id.to_string())));
+        let caches = options.cache_folder.as_ref();
+        let cache = caches.map(|folder| folder.join(id.to_string()));
         Ok(Self {
             backend,
-            copies,
+            copies: cache.as_deref().map(ObjectCache::new),
+            tree_copies: cache.map(|folder| TreeCopies::new(folder.join("trees"))),
             storage_alone: AtomicBool::new(false),
             key: opened.key,
             key_id: opened.id,
@@ -190,12 +193,20 @@ impl ResticRepository {
     }
 
     pub(crate) fn vault(&self) -> Vault<'_> {
-        let storage_alone = self.storage_alone.load(Ordering::Acquire);
         Vault {
             backend: &self.backend,
             key: &self.key,
-            cache: self.copies.as_ref().filter(|_| !storage_alone),
+            cache: self.copies.as_ref().filter(|_| self.uses_copies()),
         }
+    }
+
+    /// This host's copies of trees.
+    pub(crate) fn tree_copies(&self) -> Option<&TreeCopies> {
+        self.tree_copies.as_ref().filter(|_| self.uses_copies())
+    }
+
+    fn uses_copies(&self) -> bool {
+        !self.storage_alone.load(Ordering::Acquire)
     }
 
     /// The index as the repository's index files are now.

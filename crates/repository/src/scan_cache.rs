@@ -11,8 +11,8 @@
 //! only if the bytes that were just read have the BLAKE3 in it. One in 256 of those used is hashed with
 //! SHA-256 all the same, and a contradiction ends the use of the file ([`ScanCache::is_wrong`]). A
 //! cache that is missing, damaged or of another repository costs time and nothing else. Memory does not
-//! grow with an image; some 44 bytes for each chunk of a saved state. Caches that nobody used for [`UNUSED_FOR`] are removed by the next one that is
-//! written, and so are the longest unused while all together are larger than [`MOST_BYTES`].
+//! grow with an image; some 44 bytes for each chunk of a saved state. The least used caches are
+//! removed by the next one that is written ([`MOST`]).
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -20,7 +20,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use secrecy::zeroize::Zeroize;
 use tempfile::NamedTempFile;
@@ -29,6 +29,7 @@ use vrs_progress::Progress;
 use crate::chunking::{Cutter, SeenHash, WHOLE_BYTES};
 use crate::id::ChunkId;
 use crate::index::Index;
+use crate::least_used::{Most, mark_used, remove_unused};
 use crate::platform;
 use crate::repository::ResticRepository;
 use crate::seen_chunks::{Recalled, SeenChunks};
@@ -36,10 +37,11 @@ use crate::seen_chunks::{Recalled, SeenChunks};
 /// A smaller file is hashed before its cache is read.
 const SMALLEST_FILE_BYTES: u64 = 4 * WHOLE_BYTES;
 
-/// The image is gone, or nobody takes snapshots of it any more.
-const UNUSED_FOR: Duration = Duration::from_secs(90 * 24 * 60 * 60);
-/// Of all caches of one repository: images of eight terabytes in chunks of 512 KiB.
-const MOST_BYTES: u64 = 1 << 30;
+/// Of one repository: images of eight terabytes in chunks of 512 KiB.
+const MOST: Most = Most {
+    files: usize::MAX,
+    bytes: 1 << 30,
+};
 
 const MAGIC: &[u8; 16] = b"vrs scan cache 1";
 const HEADER_BYTES: usize = 32;
@@ -123,8 +125,7 @@ impl<'a> ScanCache<'a> {
             read.is_ok() && present == header
         });
         if let Some(file) = &file {
-            // Who cannot note the use loses the cache early, which costs time.
-            let _ = file.set_modified(SystemTime::now());
+            mark_used(file);
         }
         Self {
             key,
@@ -346,32 +347,8 @@ impl ScanWriter<'_> {
         }
         let path = self.cache.key.path(&self.cache.folder, self.cache.image);
         self.file.persist(path).map_err(|error| error.error)?;
-        remove_unused(&self.cache.folder, SystemTime::now(), MOST_BYTES)
+        remove_unused(&self.cache.folder, SystemTime::now(), MOST)
     }
-}
-
-/// Removes the caches that were not used for long, and of the others the longest unused until what
-/// stays has at most so many bytes. The one used last always stays.
-fn remove_unused(folder: &Path, now: SystemTime, most_bytes: u64) -> io::Result<()> {
-    let mut caches = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        // Another process may have replaced it.
-        if let Ok(metadata) = entry.metadata() {
-            caches.push((metadata.modified()?, metadata.len(), entry.path()));
-        }
-    }
-    caches.sort_unstable();
-    let mut sum_bytes: u64 = 0;
-    for (number, (used, size_bytes, path)) in caches.iter().rev().enumerate() {
-        sum_bytes = sum_bytes.saturating_add(*size_bytes);
-        let is_unused = now.duration_since(*used).is_ok_and(|age| age > UNUSED_FOR);
-        if number > 0 && (is_unused || sum_bytes > most_bytes) {
-            // Whoever cannot remove it tries again the next time.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-    Ok(())
 }
 
 /// Instead of the phase of a grid.
@@ -414,6 +391,7 @@ fn decoded(bytes: &[u8]) -> Option<Entry> {
 #[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
+    use crate::least_used;
     use crate::store::Chunking;
 
     fn grid(chunk_bytes: u32) -> Cutter {
@@ -521,42 +499,17 @@ mod tests {
         assert_eq!(read.entries(192, 8), [None; 8]);
     }
 
-    /// The caches of images, each written at its time, and which of them are still there.
-    fn left(ages_days: [u64; 4], most_caches: u64) -> [bool; 4] {
-        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-        let folder = tempfile::tempdir().unwrap();
-        let now = SystemTime::now();
-        let paths = ages_days.map(|days| {
-            let path = folder.path().join(format!("image of {days} days ago"));
-            std::fs::write(&path, [0; 100]).unwrap();
-            let file = File::options().write(true).open(&path).unwrap();
-            file.set_modified(now - DAY * u32::try_from(days).unwrap())
-                .unwrap();
-            path
-        });
-        remove_unused(folder.path(), now, most_caches * 100).unwrap();
-        paths.map(|path| path.exists())
-    }
-
-    #[test]
-    fn what_nobody_uses_is_removed_and_the_longest_unused_goes_first() {
-        assert_eq!(left([0, 1, 89, 91], 4), [true, true, true, false]);
-        assert_eq!(left([3, 1, 89, 2], 2), [false, true, false, true]);
-        assert_eq!(left([91, 92, 93, 94], 4), [true, false, false, false]);
-        assert_eq!(left([0, 1, 2, 3], 0), [true, false, false, false]);
-    }
-
     #[test]
     fn a_cache_that_is_read_counts_as_used() {
         let folder = tempfile::tempdir().unwrap();
         let key = ScanKey::derived_from(b"secret");
         write(&cache(&key, folder.path(), 4096), 0..200);
         let path = key.path(folder.path(), Path::new("disk.vdi"));
-        let long_ago = SystemTime::now() - 2 * UNUSED_FOR;
+        let long_ago = SystemTime::now() - 2 * least_used::UNUSED_FOR;
         let file = File::options().write(true).open(&path).unwrap();
         file.set_modified(long_ago).unwrap();
         let again = cache(&key, folder.path(), 4096);
         assert_eq!(again.entries(1, 1), [entry(1)]);
-        assert!(path.metadata().unwrap().modified().unwrap() > long_ago + UNUSED_FOR);
+        assert!(path.metadata().unwrap().modified().unwrap() > long_ago + least_used::UNUSED_FOR);
     }
 }

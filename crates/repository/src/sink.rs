@@ -213,7 +213,13 @@ impl<'a> Sink<'a> {
         {
             return Ok(());
         }
-        self.keep(seal)
+        self.keep(|| {
+            let blob = seal()?;
+            if let Some(copies) = self.repository.tree_copies() {
+                copies.put(&id, &blob.sealed);
+            }
+            Ok(blob)
+        })
     }
 
     /// Adds a new blob, on which others rely from now on.

@@ -212,7 +212,7 @@ impl ResticRepository {
         };
         let parse = |json: &mut dyn Read| tree_text::read(json, &loaded.index);
         let tree = self
-            .read_blob_through(loaded, BlobType::Tree, &blob, parse)?
+            .read_tree(loaded, &blob, parse)?
             .ok_or_else(|| damaged("it is in no index".to_owned()))?;
         tree.map_err(|error| damaged(error.to_string()))
     }

@@ -253,22 +253,28 @@ fn a_saved_state_that_virtualbox_forgets_meanwhile_is_not_removed() {
     take_with_slow_call("list hdds", "exit");
 }
 
+/// The settings can be written again by then.
+#[test]
+#[ignore = "needs the VirtualBox rig; scripts/test runs it"]
+fn a_saved_state_that_virtualbox_forgets_before_it_writes_its_settings_is_given_back() {
+    let rig = Rig::start();
+    let machine = counting(&rig, "web");
+    let vrs = Vrs::new(&rig);
+    let slow = SlowCall::new(&rig, "setextradata", "exec");
+    let (mut take, locked) = begin_take(&vrs, &machine, &slow);
+    drop(locked);
+    assert!(take.wait().unwrap().success());
+    goes_on(&machine, "given back");
+    assert_eq!(machine.counts().unwrap().starts, 0, "it was resumed");
+    vrs.is_sound(&[]);
+}
+
 /// Takes a machine whose settings cannot be written, and recovers it.
 fn take_with_slow_call(call: &str, client: &str) {
     let rig = Rig::start();
     let machine = counting(&rig, "web");
     let vrs = Vrs::new(&rig);
-    let id = machine.id().to_string();
-    let other_client = machine.keep_in_memory();
-    let locked = Immutable::new(machine.settings_path());
-    let slow = SlowCall::new(&rig, call, client);
-    let mut take = vrs.command(["take", &id, "--savestate"]);
-    let mut take = take.env("VRS_VBOXMANAGE", &slow.script).spawn().unwrap();
-    while !slow.begun.exists() {
-        assert!(take.try_wait().unwrap().is_none(), "there is no such call");
-        thread::sleep(Duration::from_millis(20));
-    }
-    drop(other_client);
+    let (mut take, locked) = begin_take(&vrs, &machine, &SlowCall::new(&rig, call, client));
     assert_eq!(take.wait().unwrap().code(), Some(1));
     drop(locked);
     let is_forgotten = machine.state() != "running";
@@ -276,6 +282,25 @@ fn take_with_slow_call(call: &str, client: &str) {
     vrs.run(["recover"]);
     goes_on(&machine, call);
     assert_eq!(machine.counts().unwrap().starts, 0, "it was resumed");
+}
+
+/// Takes a machine whose settings cannot be written, until the slow call.
+fn begin_take<'a>(
+    vrs: &Vrs<'_>,
+    machine: &'a RigMachine<'_>,
+    slow: &SlowCall,
+) -> (Child, Immutable<'a>) {
+    let other_client = machine.keep_in_memory();
+    let locked = Immutable::new(machine.settings_path());
+    let id = machine.id().to_string();
+    let mut take = vrs.command(["take", &id, "--savestate"]);
+    let mut take = take.env("VRS_VBOXMANAGE", &slow.script).spawn().unwrap();
+    while !slow.begun.exists() {
+        assert!(take.try_wait().unwrap().is_none(), "there is no such call");
+        thread::sleep(Duration::from_millis(20));
+    }
+    drop(other_client);
+    (take, locked)
 }
 
 /// A `VBoxManage` that waits before a call until VirtualBox has forgotten: the first such call after a

@@ -64,24 +64,32 @@ impl VBoxManage {
         if saved.is_saved_state_named()? {
             return Ok(saved);
         }
-        self.have_saved_state_named(id, &arguments, progress)
+        self.have_saved_state_named(&saved, &arguments, progress)
     }
 
     /// VirtualBox may save the state and then fail to write the machine's settings, when the machine's
     /// process ends first (1 in 20 after a deleted VirtualBox snapshot on 7.2.22). Whoever reads the
-    /// settings takes the saved state for a file that nobody needs then.
+    /// settings takes the saved state for a file that nobody needs then. VirtualBox itself may forget it
+    /// before it writes them: see [`HeldClient`](super::HeldClient).
     fn have_saved_state_named(
         &self,
-        id: MachineId,
+        saved: &MachineStatus,
         arguments: &[String],
         progress: &dyn Progress,
     ) -> Result<MachineStatus> {
-        self.save_settings(id, progress)?;
-        let saved = self.machine(id)?;
-        if saved.is_saved_state_named()? {
-            return Ok(saved);
+        self.save_settings(saved.id, progress)?;
+        let mut now = self.machine(saved.id)?;
+        if let Some(file) = saved.state_file.as_ref().filter(|_| now.state.is_off()) {
+            self.adopt_state(saved.id, file, progress)?;
+            now = self.machine(saved.id)?;
         }
-        let problem = "the machine's settings do not name its saved state".to_owned();
+        if now.is_saved_state_named()? {
+            return Ok(now);
+        }
+        let problem = format!(
+            "the machine is {}, and its settings do not name its saved state",
+            now.state
+        );
         Err(self.not_done(arguments, problem))
     }
 
