@@ -17,6 +17,7 @@ use crate::index::{BlobLocation, PackNumber};
 use crate::loaded_index::LoadedIndex;
 use crate::pack::SealedBlob;
 use crate::repository::ResticRepository;
+use crate::tree_copies::TreeCopies;
 
 /// Larger than any tree that this or another program writes. An index that claims more is wrong.
 const LARGEST_RAW_BYTES: u32 = 1 << 30;
@@ -243,46 +244,34 @@ impl ResticRepository {
     }
 
     /// Like [`Self::read_blob`], for a tree, which is understood while it is decompressed. Looks into
-    /// `loaded` first, and for a copy on this host.
+    /// `loaded` first, and into `copies`, where it is kept.
     pub(crate) fn read_tree<T>(
         &self,
         loaded: &LoadedIndex,
         id: &ChunkId,
+        copies: Option<&TreeCopies>,
         read: impl Fn(&mut dyn Read) -> T,
     ) -> Result<Option<T>> {
         let unseal = |location: &BlobLocation, sealed| {
             unseal_through(&self.key, id, location, sealed, &read)
         };
-        if let Some(tree) = self.copied_tree(loaded, id, unseal) {
+        let Some(copies) = copies else {
+            return self.sound(loaded, BlobType::Tree, id, unseal);
+        };
+        let unseal = |location: &BlobLocation, sealed| {
+            unseal(location, sealed).inspect_err(|_| copies.remove(id))
+        };
+        let known = loaded.index.copies(BlobType::Tree, id).next();
+        let copied = known.and_then(|location| Some((location, copies.get(id)?)));
+        let copied = copied.map(|(location, sealed)| unseal(&location, sealed.into()));
+        if let Some(Ok(tree)) = copied {
             return Ok(Some(tree));
         }
-        let copies = self.tree_copies();
         self.sound(loaded, BlobType::Tree, id, |location, sealed: Bytes| {
             // Before it is verified: afterwards the bytes are not there any more.
-            if let Some(copies) = copies {
-                copies.put(id, &sealed);
-            }
-            unseal(location, sealed).inspect_err(|_| self.forget_tree(id))
+            copies.put(id, &sealed);
+            unseal(location, sealed)
         })
-    }
-
-    /// A tree that the index has, by its copy.
-    fn copied_tree<T>(
-        &self,
-        loaded: &LoadedIndex,
-        id: &ChunkId,
-        unseal: impl Fn(&BlobLocation, Bytes) -> std::result::Result<T, Flaw>,
-    ) -> Option<T> {
-        let location = loaded.index.copies(BlobType::Tree, id).next()?;
-        let sealed = self.tree_copies()?.get(id)?;
-        let tree = unseal(&location, Bytes::from(sealed));
-        tree.inspect_err(|_| self.forget_tree(id)).ok()
-    }
-
-    fn forget_tree(&self, id: &ChunkId) {
-        if let Some(copies) = self.tree_copies() {
-            copies.remove(id);
-        }
     }
 
     /// By an index that may be an old one, and if that is in vain by the one of now: asking the storage for

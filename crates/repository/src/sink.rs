@@ -55,7 +55,7 @@ impl Sent {
 
 /// See the module.
 pub(crate) struct Sink<'a> {
-    repository: &'a ResticRepository,
+    pub(crate) repository: &'a ResticRepository,
     pub(crate) progress: &'a dyn Progress,
     base: Arc<LoadedIndex>,
     /// Packs of the base index that are really there, complete.
@@ -213,13 +213,7 @@ impl<'a> Sink<'a> {
         {
             return Ok(());
         }
-        self.keep(|| {
-            let blob = seal()?;
-            if let Some(copies) = self.repository.tree_copies() {
-                copies.put(&id, &blob.sealed);
-            }
-            Ok(blob)
-        })
+        self.keep(seal)
     }
 
     /// Adds a new blob, on which others rely from now on.

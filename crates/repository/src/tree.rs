@@ -24,6 +24,7 @@ use crate::platform::{Ownership, own_ownership};
 use crate::repository::ResticRepository;
 use crate::sink::{ChunkRef, Sink};
 use crate::store::{FileStamp, StoredFile, TreePath};
+use crate::tree_copies::TreeCopies;
 use crate::tree_text::{self, FoundChunks, FoundNode, NewNode};
 
 /// The bit by which Go, and so restic, marks folders.
@@ -122,8 +123,13 @@ impl TreeWriter<'_> {
         let id = ChunkId::from_bytes(digest);
         self.sink.store_tree(id, || {
             let write = |text: &mut dyn Write| tree_text::write(nodes, self.sink, text);
-            self.sealer
-                .seal_written(BlobType::Tree, id, length_bytes, write)
+            let blob = self
+                .sealer
+                .seal_written(BlobType::Tree, id, length_bytes, write)?;
+            if let Some(copies) = self.sink.repository.tree_copies() {
+                copies.put(&id, &blob.sealed);
+            }
+            Ok(blob)
         })?;
         Ok(TreeId::from(Id::from(id)))
     }
@@ -203,8 +209,18 @@ impl FoundFile {
 }
 
 impl ResticRepository {
-    /// Reads a tree. The numbers of chunks are those of `loaded`.
+    /// Reads a tree from the storage. The numbers of chunks are those of `loaded`.
     pub(crate) fn tree(&self, loaded: &LoadedIndex, id: TreeId) -> Result<Vec<FoundNode>> {
+        self.tree_from(loaded, id, None)
+    }
+
+    /// Reads a tree from its copy, or from the storage, and keeps a copy.
+    pub(crate) fn tree_from(
+        &self,
+        loaded: &LoadedIndex,
+        id: TreeId,
+        copies: Option<&TreeCopies>,
+    ) -> Result<Vec<FoundNode>> {
         let blob = ChunkId::from(*id);
         let damaged = |reason: String| {
             self.backend
@@ -212,7 +228,7 @@ impl ResticRepository {
         };
         let parse = |json: &mut dyn Read| tree_text::read(json, &loaded.index);
         let tree = self
-            .read_tree(loaded, &blob, parse)?
+            .read_tree(loaded, &blob, copies, parse)?
             .ok_or_else(|| damaged("it is in no index".to_owned()))?;
         tree.map_err(|error| damaged(error.to_string()))
     }

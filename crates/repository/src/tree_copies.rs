@@ -3,7 +3,8 @@
 //!
 //! A file for each tree, sealed as it is in its pack and named by the tree's id. Whoever reads one verifies
 //! it as if it came from the storage, and only if the index has that tree. A copy that is missing or damaged
-//! costs its transfer again, and nothing else. The least used go ([`MOST`]).
+//! costs its transfer again, and nothing else. The least used go ([`MOST`]). Who goes through all snapshots, as a
+//! prune does, neither uses nor makes them.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

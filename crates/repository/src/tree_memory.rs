@@ -83,7 +83,7 @@ impl ResticRepository {
         Ok(root)
     }
 
-    /// Like [`Self::tree`], from memory if it is there.
+    /// Like [`Self::tree`], from memory or this host's copy if it is there.
     pub(crate) fn kept_tree(
         &self,
         loaded: &Arc<LoadedIndex>,
@@ -93,7 +93,7 @@ impl ResticRepository {
         if let Some(tree) = lock(&self.memory).tree(loaded, &blob) {
             return Ok(tree);
         }
-        let tree = Arc::new(self.tree(loaded, id)?);
+        let tree = Arc::new(self.tree_from(loaded, id, self.tree_copies())?);
         lock(&self.memory).keep(loaded, blob, &tree);
         Ok(tree)
     }

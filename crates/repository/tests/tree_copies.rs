@@ -14,8 +14,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use common::*;
+use vrs_progress::NoProgress;
 use vrs_repository::id::SnapshotId;
-use vrs_repository::{ResticRepository, SnapshotStore};
+use vrs_repository::store::PruneOptions;
+use vrs_repository::{Error, ResticRepository, SnapshotStore};
 
 /// The root and two folders.
 const TREES: usize = 3;
@@ -97,6 +99,19 @@ fn what_the_storage_lost_is_read_and_a_check_finds_it() {
     std::fs::remove_dir_all(scene.sandbox.path("cache")).unwrap();
     scene.open().files(&scene.snapshot).unwrap_err();
     assert_eq!(scene.copies().len(), 0);
+}
+
+#[test]
+fn a_prune_reads_the_storage_and_makes_no_copies() {
+    let scene = Scene::new();
+    std::fs::remove_dir_all(scene.sandbox.path("cache")).unwrap();
+    let prune = || scene.open().prune(&PruneOptions::default(), &NoProgress);
+    prune().unwrap();
+    assert_eq!(scene.copies().len(), 0);
+    scene.is_read();
+    scene.lose_packs();
+    let refused = prune().unwrap_err();
+    assert!(matches!(refused, Error::NotPrunable { .. }), "{refused}");
 }
 
 #[test]

@@ -124,10 +124,7 @@ impl<'a> Capture<'a> {
     fn start_again(&mut self) -> Result<()> {
         let is_ours = self.intent.mode == CaptureMode::SaveState
             && self.furthest_step >= Some(Step::SaveState);
-        if !is_ours {
-            return Ok(());
-        }
-        if !self.has_state_again()? {
+        if !is_ours || !self.has_state_again()? {
             return Ok(());
         }
         self.announce(Step::Start)?;
