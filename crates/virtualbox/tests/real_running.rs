@@ -388,8 +388,9 @@ fn leave_stray_image(vboxmanage: &VBoxManage, machine: &RigMachine<'_>) -> HardD
             continue;
         }
         assert_eq!(settled.unwrap().state, MachineState::Aborted);
-        assert_eq!(vboxmanage.virtualbox_snapshots(id).unwrap(), Vec::new());
+        // On a busy computer the service now and then cannot read the machine from now on.
         let settings = MachineSettings::read(machine.settings_path()).unwrap();
+        assert_eq!(settings.first_virtualbox_snapshot, None);
         if let Some(stray) = settings.hard_disks[0].children.first() {
             return stray.clone();
         }

@@ -44,6 +44,21 @@ impl<'a> Capture<'a> {
 
     /// Undoes all that the capture did to the machine. May be called again after any interruption.
     pub(crate) fn thaw(&mut self, host: &Host) -> Result<()> {
+        let outcome = self.undo(host);
+        if outcome.is_err() && matches!(self.is_inaccessible(host), Ok(true)) {
+            // VirtualBox may find only meanwhile that it cannot read the machine, for images that its
+            // process left when it died (seen on 7.2.22, on a busy computer).
+            return self.undo(host);
+        }
+        outcome
+    }
+
+    fn is_inaccessible(&self, host: &Host) -> Result<bool> {
+        let machine = Machine::registered(host, self.intent.machine)?;
+        Ok(machine.is_some_and(|machine| machine.state.is_inaccessible()))
+    }
+
+    fn undo(&mut self, host: &Host) -> Result<()> {
         match Machine::registered(host, self.intent.machine)? {
             Some(machine) if machine.state.is_inaccessible() => self.take_leftovers_out(true)?,
             Some(_) => {}

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use rstest::rstest;
 use vrs_engine::capture::CaptureMode;
 use vrs_engine::recover::Recovered;
 use vrs_engine::take::TakeOptions;
@@ -134,6 +135,29 @@ fn a_machine_that_dies_while_the_tracker_is_taken_is_put_right() {
     let taken = take_right(&scene, tracked());
     assert_eq!(report(&taken).notes, NO_NOTES);
     assert_tracked(&scene, "again");
+}
+
+/// VirtualBox may find out only in the middle of the undoing that it cannot read the machine (seen on
+/// 7.2.22, on a busy computer).
+#[rstest]
+#[case::status("showvminfo")]
+#[case::virtualbox_snapshots("snapshot")]
+#[case::media("list hdds")]
+fn a_machine_that_cannot_be_read_any_more_while_a_take_is_undone_is_put_right(#[case] verb: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = tracked_machine(folder.path());
+    start(&scene);
+    let wanted = [guest(&scene, 0), guest(&scene, 1)];
+    let virtualbox = virtualbox(folder.path());
+    let take_tracker = format!("snapshot {} take vrs tracker", find(&scene).id);
+    virtualbox.inject(&Fault::once(&take_tracker, FaultKind::MachineDies));
+    virtualbox.inject(&Fault::once(verb, FaultKind::ServiceRestarts).times(100));
+    let taken = take(&scene, with(CaptureMode::DisksOnly), &NoProgress);
+    taken.unwrap();
+    assert!(recover::owed(&scene.host).unwrap().is_empty());
+    assert_untracked(&scene, verb);
+    assert_eq!(find(&scene).state, MachineState::Aborted);
+    assert!(wanted == [guest(&scene, 0), guest(&scene, 1)]);
 }
 
 /// `VBoxManage` dies, and VirtualBox goes on without it.

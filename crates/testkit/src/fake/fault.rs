@@ -55,6 +55,8 @@ pub enum FaultKind {
     },
     /// The machine's process dies while a VirtualBox snapshot is taken; its new images stay behind.
     MachineDies,
+    /// VirtualBox's service has ended, and the call, which then does its work, starts a new one.
+    ServiceRestarts,
     /// The call does nothing and says this, for example what another version would say.
     Say {
         /// Standard output.

@@ -124,14 +124,7 @@ impl FakeVBoxManage {
     /// VirtualBox's service ends and starts anew: what it did not write down is forgotten, and machines
     /// with settings that it does not accept are inaccessible.
     pub fn restart_service(&self) {
-        Registry::change(&self.home, |registry| {
-            for machine in &mut registry.machines {
-                machine.strays.clear();
-                if machine.image_with_children().is_some() {
-                    machine.put_into_state("inaccessible");
-                }
-            }
-        });
+        Registry::change(&self.home, Registry::read_anew);
     }
 
     /// The guest of a machine writes to its attached hard disk number `disk`.

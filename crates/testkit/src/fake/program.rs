@@ -80,6 +80,10 @@ fn go_wrong(home: &Path, arguments: &[String], kind: FaultKind) -> Answer {
         FaultKind::MachineDies => Registry::change(home, |registry| {
             snapshots::die_while_taking(registry, machine_of(arguments))
         }),
+        FaultKind::ServiceRestarts => {
+            Registry::change(home, Registry::read_anew);
+            answer(home, arguments)
+        }
         FaultKind::Slow {
             state,
             milliseconds,
@@ -160,7 +164,7 @@ fn replace(answer: Answer, from: &str, to: &str) -> Answer {
 fn failure() -> Answer {
     Answer::error(&[
         &format!("Code {FAILURE} - Operation failed (extended info not available)"),
-        "Context: \"LockMachine(a->session, LockType_Shared)\" at line 350 of file VBoxManageSnapshot.cpp",
+        &format!("Context: {}", snapshots::LOCK),
     ])
 }
 
@@ -192,6 +196,9 @@ fn answer_of(registry: &mut Registry, home: &Path, arguments: &[String]) -> Answ
         ["list", "hdds"] => media::list(registry, false),
         ["list", "hdds", "--long"] | ["list", "--long" | "-l", "hdds"] => {
             media::list(registry, true)
+        }
+        ["snapshot", machine, ..] if registry.is_inaccessible(machine) => {
+            virtual_machine::limited(snapshots::LOCK)
         }
         ["showvminfo", machine, "--machinereadable"] => virtual_machine::show(registry, machine),
         ["showmediuminfo", "disk", medium] => media::show(registry, medium),

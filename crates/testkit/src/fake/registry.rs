@@ -63,6 +63,21 @@ impl Registry {
         })
     }
 
+    pub(super) fn is_inaccessible(&mut self, name_or_id: &str) -> bool {
+        let found = self.find(name_or_id);
+        found.is_ok_and(|machine| machine.state == "inaccessible")
+    }
+
+    /// What a new service makes of the files.
+    pub(super) fn read_anew(&mut self) {
+        for machine in &mut self.machines {
+            machine.strays.clear();
+            if machine.image_with_children().is_some() {
+                machine.put_into_state("inaccessible");
+            }
+        }
+    }
+
     pub(super) fn by_id_mut(&mut self, id: Uuid) -> Option<&mut Machine> {
         self.machines.iter_mut().find(|machine| machine.id == id)
     }

@@ -16,6 +16,8 @@ use super::registry::Registry;
 use super::saved_state;
 
 pub(super) const FIND: &str = "\"FindMachine(bstrMachine.raw(), pMachine.asOutParam())\" at line 344 of file VBoxManageSnapshot.cpp";
+pub(super) const LOCK: &str =
+    "\"LockMachine(a->session, LockType_Shared)\" at line 350 of file VBoxManageSnapshot.cpp";
 pub(super) const FIND_SNAPSHOT: &str = "\"FindSnapshot(Bstr(a->argv[2]).raw(), pSnapshot.asOutParam())\" at line 537 of file VBoxManageSnapshot.cpp";
 const TAKE: &str = "\"TakeSnapshot(name.raw(), desc.raw(), fPause, snapId.asOutParam(), progress.asOutParam())\" \
                     at line 487 of file VBoxManageSnapshot.cpp";

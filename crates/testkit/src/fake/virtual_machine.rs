@@ -181,13 +181,18 @@ pub(super) fn show(registry: &mut Registry, name: &str) -> Answer {
         .find(|machine| machine.id == id)
         .expect("the machine just found");
     if machine.state == "inaccessible" {
-        let text = "The object functionality is limited".to_owned();
-        return Failure {
-            text,
-            code: ACCESS_DENIED,
-            component: MACHINE,
-        }
-        .answer(SHOW_LOCK);
+        return limited(SHOW_LOCK);
     }
     Answer::prints(show::describe(registry, machine))
+}
+
+/// What a call says that needs a machine which cannot be read.
+pub(super) fn limited(context: &str) -> Answer {
+    let text = "The object functionality is limited".to_owned();
+    Failure {
+        text,
+        code: ACCESS_DENIED,
+        component: MACHINE,
+    }
+    .answer(context)
 }
