@@ -5,7 +5,6 @@
 //! has marked meanwhile is adopted as long as the prune is far from removing it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustic_core::FileType;
@@ -40,7 +39,7 @@ pub(crate) fn start<'a>(
     for unreadable in &loaded.unreadable {
         progress.warn(unreadable);
     }
-    let mut sink = Sink::new(repository, progress, lock, Arc::clone(&loaded));
+    let mut sink = Sink::new(repository, progress, lock);
     look_after_killed(&sink, repository, &loaded)?;
     adopt(&sink, repository, &loaded, &packs)?;
     let loaded = if sink.has_indexed() {

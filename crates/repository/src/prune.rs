@@ -9,7 +9,8 @@
 //! Order: remove what is due, copy, write new index files, remove those that they replace. At every
 //! moment each chunk in use is in a pack that an index file names, so that being killed anywhere costs
 //! nothing but work. A copy of a chunk that an index file only claims to exist displaces no real one, see
-//! `staying`. Memory: the index, one bit a blob, 40 bytes a pack, and the packs in hand.
+//! `staying`. Memory: the index, one bit a blob, 40 bytes a pack, two megabytes
+//! for the blobs that are copied next, and the packs in hand.
 //!
 //! Refused: a repository with an unreadable index file or snapshot, or with a needed chunk missing.
 //! Removing anything might then take away what repairs it.
@@ -94,7 +95,7 @@ pub(crate) fn run(
     } else {
         repository.options.grace
     };
-    let sink = Sink::new(repository, progress, lock, repository.index()?);
+    let sink = Sink::new(repository, progress, lock);
     let (mut scene, mut recovered_bytes) =
         look_until_complete(repository, options, progress, &sink, |all| all)?;
     repository.backend.remove_leftovers();
@@ -106,8 +107,9 @@ pub(crate) fn run(
     rewrite::run(&scene, &sink, &fates, &gone)?;
     // A snapshot that appeared before the marks did looked for none; one that appears from now on
     // looks for them after it has appeared.
+    let looked_at = scene.into_snapshots();
     let new = |mut all: BTreeSet<SnapshotId>| {
-        all.retain(|id| !scene.snapshots.contains(id));
+        all.retain(|id| !looked_at.contains(id));
         all
     };
     let (_, more) = look_until_complete(repository, options, progress, &sink, new)?;
@@ -238,6 +240,11 @@ impl<'a> Scene<'a> {
         };
         scene.leave_alone(repository.options.grace);
         Ok(scene)
+    }
+
+    /// Gives back the memory for all else.
+    fn into_snapshots(self) -> BTreeSet<SnapshotId> {
+        self.snapshots
     }
 
     /// Leaves packs alone that are no older.

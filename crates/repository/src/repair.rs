@@ -93,7 +93,7 @@ fn locked_sink<'a>(
     repository.read_storage_alone();
     progress.step("lock repository");
     let lock = SharedLock::acquire_to_prune(repository.vault())?;
-    Ok(Sink::new(repository, progress, lock, repository.index()?))
+    Ok(Sink::new(repository, progress, lock))
 }
 
 /// Indexes what only damaged index files named, then removes those.

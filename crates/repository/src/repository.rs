@@ -217,6 +217,8 @@ impl ResticRepository {
             if let Some(loaded) = cached.as_ref().filter(|loaded| loaded.files == files) {
                 return Ok(Arc::clone(loaded));
             }
+            // Two of them would not fit into the memory that is promised.
+            *cached = None;
             let loaded = Arc::new(LoadedIndex::read(
                 self.vault(),
                 files,

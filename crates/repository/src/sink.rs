@@ -109,13 +109,12 @@ impl<'a> Sink<'a> {
         repository: &'a ResticRepository,
         progress: &'a dyn Progress,
         lock: SharedLock<'a>,
-        base: Arc<LoadedIndex>,
     ) -> Self {
         Self {
             repository,
             progress,
             usable: HashSet::new(),
-            base,
+            base: Arc::default(),
             state: Mutex::default(),
             broken: AtomicBool::new(false),
             sent: Sent::default(),

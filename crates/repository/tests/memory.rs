@@ -32,7 +32,7 @@ const OPERATIONS: [Operation; 4] = [
     ("take", 74, take_new),
     ("take unchanged", 82, take_unchanged),
     ("restore", 78, restore_all),
-    ("prune", 94, prune_half),
+    ("prune", 80, prune_half),
 ];
 
 /// The name, how many bytes a chunk may cost, and what is done.
@@ -117,10 +117,7 @@ fn run_operation() {
         return;
     };
     let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
-    let location = Location::parse(folder.join("repository").to_str().unwrap()).unwrap();
-    let mut options = OpenOptions::default();
-    options.pack_bytes = 1 << 20;
-    let repository = ResticRepository::open(&location, &password(), &options).unwrap();
+    let repository = open(&folder);
     let prune_only: Operation = ("prune only", 0, prune);
     let mut operations = OPERATIONS.iter().chain([&prune_only]);
     operations.find(|(name, ..)| *name == wanted).unwrap().2(&repository, &folder);
@@ -153,7 +150,17 @@ fn peaks(mebibytes: usize) -> Vec<u64> {
     make_repository(&folder.path().join("repository"));
     write_disk(&folder.path().join("disk"), mebibytes);
     let names = OPERATIONS.iter().map(|(name, ..)| *name);
-    names.map(|name| peak_of(name, folder.path())).collect()
+    let peaks = names.map(|name| peak_of(name, folder.path())).collect();
+    let errors = check(&open(folder.path())).errors;
+    assert_eq!(errors, Vec::<String>::new());
+    peaks
+}
+
+fn open(folder: &Path) -> ResticRepository {
+    let location = Location::parse(folder.join("repository").to_str().unwrap()).unwrap();
+    let mut options = OpenOptions::default();
+    options.pack_bytes = 1 << 18;
+    ResticRepository::open(&location, &password(), &options).unwrap()
 }
 
 fn peak_of(operation: &str, folder: &Path) -> u64 {
@@ -181,14 +188,17 @@ fn peak_of(operation: &str, folder: &Path) -> u64 {
 /// What is left is the index, and the list of the file's chunks.
 #[test]
 fn a_larger_file_costs_only_its_chunk_list() {
-    let [small, large] = MEBIBYTES.map(peaks);
+    let large = peaks(MEBIBYTES[1]);
+    // Whether all threads are in the middle of something at once is chance where they have little to do.
+    let tries: Vec<_> = (0..3).map(|_| peaks(MEBIBYTES[0])).collect();
+    let most = |number: usize| tries.iter().map(|peaks| peaks[number]).max().unwrap();
     let more_chunks = ((MEBIBYTES[1] - MEBIBYTES[0]) * (MIB / CHUNK)) as u64;
     let mut exceeded = Vec::new();
-    for (number, (operation, most, _)) in OPERATIONS.iter().enumerate() {
-        let (small, large) = (small[number], large[number]);
+    for (number, (operation, allowed, _)) in OPERATIONS.iter().enumerate() {
+        let (small, large) = (most(number), large[number]);
         let per_chunk = large.saturating_sub(small) * 1024 / more_chunks;
         println!("{operation}: {small} kB, {large} kB: {per_chunk} bytes a chunk");
-        if per_chunk > *most {
+        if per_chunk > *allowed {
             exceeded.push(*operation);
         }
     }
@@ -202,10 +212,7 @@ fn soak_prune_a_thousand_snapshots_and_a_million_chunks() {
     const SNAPSHOTS: u64 = 1000;
     let folder = tempfile::tempdir().unwrap();
     make_repository(&folder.path().join("repository"));
-    let location = folder.path().join("repository");
-    let location = Location::parse(location.to_str().unwrap()).unwrap();
-    let repository =
-        ResticRepository::open(&location, &password(), &OpenOptions::default()).unwrap();
+    let repository = open(folder.path());
     let local = folder.path().join("disk");
     let mut gone = Vec::new();
     for number in 0..SNAPSHOTS {
@@ -223,7 +230,6 @@ fn soak_prune_a_thousand_snapshots_and_a_million_chunks() {
     let peak = peak_of("prune only", folder.path());
     println!("peak of the prune: {peak} kB");
     assert!(peak * 1024 < (1 << 20) * 100 + (64 << 20), "{peak} kB");
-    let repository =
-        ResticRepository::open(&location, &password(), &OpenOptions::default()).unwrap();
-    assert_eq!(check(&repository).errors, Vec::<String>::new());
+    let errors = check(&open(folder.path())).errors;
+    assert_eq!(errors, Vec::<String>::new());
 }
