@@ -358,6 +358,22 @@ fn copy_folder(from: &Path, to: &Path) {
 #[test]
 #[ignore = "needs the VirtualBox rig; scripts/test runs it"]
 fn machines_run_in_the_fake_as_in_the_real_one() {
+    // Once in some hundred times VirtualBox says that it could not save a state, although it did.
+    let says_so = |difference: &String| difference.contains("i_saveStorageControllers");
+    let differences = (0..5)
+        .map(|_| differences())
+        .find(|differences| !differences.iter().any(says_so))
+        .expect("states that are saved");
+    assert!(
+        differences.is_empty(),
+        "{} differences\n{}",
+        differences.len(),
+        differences.join("\n")
+    );
+}
+
+/// Where the fake answers something else than VirtualBox, or leaves something else behind.
+fn differences() -> Vec<String> {
     let rig = Rig::start();
     let machine = RigMachine::records_guest(&rig, "both");
     rig.reread();
@@ -370,7 +386,7 @@ fn machines_run_in_the_fake_as_in_the_real_one() {
     let fake = Fake { fake, machine: id };
     let mut real = Side::new(&real, folder, id);
     let mut faked = Side::new(&fake, copy, id);
-    let differences: Vec<String> = SCRIPT
+    SCRIPT
         .iter()
         .filter_map(|line| {
             let (real, faked) = (real.does(line), faked.does(line));
@@ -379,11 +395,5 @@ fn machines_run_in_the_fake_as_in_the_real_one() {
                 .to_string();
             (real != faked).then(|| format!("=== {line}\n{difference}"))
         })
-        .collect();
-    assert!(
-        differences.is_empty(),
-        "{} differences\n{}",
-        differences.len(),
-        differences.join("\n")
-    );
+        .collect()
 }
