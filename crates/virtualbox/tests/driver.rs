@@ -194,7 +194,7 @@ fn a_machine_that_does_not_power_off_is_stopped_in_an_emergency() {
           "controlvm "*) echo '0%...10%...' >&2; exec sleep 60 ;;
           "startvm emergencystop") touch "$0.stopped" ;;
           "showvminfo "*) state=paused; [ ! -e "$0.stopped" ] || state=aborted
-            printf 'name="m"\nUUID="%s"\nCfgFile="/m.vbox"\nVMState="%s"\n' $id $state ;;
+            printf 'name="m"\nUUID="%s"\nCfgFile="/m.vbox"\nVMState="%s"\nGuestMemoryBalloon=0\n' $id $state ;;
         esac"#;
     let warnings = Warnings::default();
     driver(folder.path(), script)
@@ -214,7 +214,7 @@ fn calls_of_several_threads_come_one_after_the_other() {
     let script = r#"
         mkdir "$0.busy" || { echo 'two at a time' >&2; exit 1; }
         sleep 0.05; rmdir "$0.busy"
-        printf 'name="m"\nUUID="%s"\nCfgFile="/m.vbox"\nVMState="running"\n' $id"#;
+        printf 'name="m"\nUUID="%s"\nCfgFile="/m.vbox"\nVMState="running"\nGuestMemoryBalloon=0\n' $id"#;
     let vboxmanage = driver(folder.path(), script);
     std::thread::scope(|scope| {
         let ask = || vboxmanage.machine(id()).unwrap();
@@ -232,10 +232,19 @@ fn an_answer_that_was_cut_is_asked_for_again() {
     let folder = tempfile::tempdir().unwrap();
     let script = r#"
         printf 'name="m"\nUUID="%s"\nCfgFile="/m.vbox"\n' $id
-        [ $calls = 1 ] || echo 'VMState="aborted"'"#;
+        [ $calls = 1 ] || printf 'VMState="aborted"\nGuestMemoryBalloon=0\n'"#;
     let vboxmanage = driver(folder.path(), script);
     let status = vboxmanage.machine(id()).unwrap();
     assert_eq!(status.state, MachineState::Aborted);
+
+    // What is missing may be the VirtualBox snapshots.
+    let folder = tempfile::tempdir().unwrap();
+    let script = r#"
+        printf 'name="m"\nUUID="%s"\nCfgFile="/m.vbox"\nVMState="running"\n' $id
+        [ $calls = 1 ] || printf 'SnapshotName="s"\nSnapshotUUID="%s"\nGuestMemoryBalloon=0\n' $id"#;
+    let vboxmanage = driver(folder.path(), script);
+    let listed = vboxmanage.virtualbox_snapshots(id()).unwrap();
+    assert_eq!(listed[0].name, "s");
 }
 
 /// Paths of other systems come as they are.
@@ -252,8 +261,9 @@ fn paths_of_windows_and_macos_are_read() {
         ),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let answer =
-            format!("name=\"m\"\nUUID=\"{ID}\"\nCfgFile=\"{shown}\"\nVMState=\"poweroff\"\r\n");
+        let answer = format!(
+            "name=\"m\"\nUUID=\"{ID}\"\nCfgFile=\"{shown}\"\nVMState=\"poweroff\"\r\nGuestMemoryBalloon=0\r\n"
+        );
         std::fs::write(folder.path().join("answer"), answer).unwrap();
         let script = "cat \"$(dirname \"$0\")/answer\"";
         let status = driver(folder.path(), script).machine(id()).unwrap();
@@ -288,13 +298,20 @@ fn answers_that_make_no_sense_are_errors() {
 }
 
 #[test]
-fn no_virtualbox_snapshots_are_no_error() {
+fn no_virtualbox_snapshots_are_no_error_unless_the_machine_cannot_be_read() {
     let folder = tempfile::tempdir().unwrap();
-    let vboxmanage = driver(
-        folder.path(),
-        "echo 'This machine does not have any snapshots'; exit 1",
-    );
+    let script = r#"printf 'name="m"\nUUID="%s"\nCfgFile="/m.vbox"\nVMState="saved"\nGuestMemoryBalloon=0\n' $id"#;
+    let vboxmanage = driver(folder.path(), script);
     assert_eq!(vboxmanage.virtualbox_snapshots(id()).unwrap(), Vec::new());
+
+    let folder = tempfile::tempdir().unwrap();
+    let script = r#"
+        [ "$1" != list ] || { printf 'Name:            <inaccessible!>\nUUID:            %s\nConfig file:     /m.vbox\n' $id; exit; }
+        echo 'VBoxManage: error: The object functionality is limited' >&2
+        echo 'VBoxManage: error: Details: code E_ACCESSDENIED (0x80070005), component MachineWrap' >&2; exit 1"#;
+    let vboxmanage = driver(folder.path(), script);
+    let error = vboxmanage.virtualbox_snapshots(id()).unwrap_err();
+    assert!(matches!(error, Error::WrongState { .. }), "{error:?}");
 }
 
 #[test]

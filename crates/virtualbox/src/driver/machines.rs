@@ -15,6 +15,10 @@ use crate::state::MachineState;
 /// The name that VirtualBox gives to machines whose settings it cannot read.
 const INACCESSIBLE: &str = "<inaccessible>";
 
+/// `showvminfo` says this after it has listed the VirtualBox snapshots. What a service that dies meanwhile
+/// does not tell any more `VBoxManage` takes for none, and ends well (seen on 7.2.22).
+const BEHIND_VIRTUALBOX_SNAPSHOTS: &str = "GuestMemoryBalloon=";
+
 /// A machine as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisteredMachine {
@@ -93,6 +97,10 @@ impl MachineStatus {
         };
         let path = |key: &str| fields.get(key).map(PathBuf::from);
         let Ok(state) = required("VMState")?.parse();
+        let mut lines = text.lines();
+        if !lines.any(|line| line.starts_with(BEHIND_VIRTUALBOX_SNAPSHOTS)) {
+            return Err(format!("it has no line {BEHIND_VIRTUALBOX_SNAPSHOTS}"));
+        }
         let snapshots = parse_virtualbox_snapshots(fields.rest)?;
         Ok(Self {
             id: required("UUID")?
@@ -165,24 +173,19 @@ impl VBoxManage {
         }
     }
 
-    /// The machine's VirtualBox snapshots, parents first. Locks the machine for a moment.
+    /// The machine's VirtualBox snapshots, parents first. Locks the machine for a moment. Fails if
+    /// VirtualBox cannot read the machine.
     pub fn virtualbox_snapshots(&self, id: MachineId) -> Result<Vec<ListedVirtualBoxSnapshot>> {
-        let arguments = [
-            "snapshot".to_owned(),
-            id.to_string(),
-            "list".to_owned(),
-            "--machinereadable".to_owned(),
-        ];
-        let text = match self.ask(&arguments) {
-            Ok(text) => text,
-            Err(Error::Exit {
-                message,
-                code: None,
-                ..
-            }) if message.contains("does not have any snapshots") => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        parse_virtualbox_snapshots(&text).map_err(|problem| self.output_error(&arguments, problem))
+        // `snapshot list` does not tell whether there are none or the service has died meanwhile.
+        let status = self.machine(id)?;
+        if status.state.is_inaccessible() {
+            return Err(Error::WrongState {
+                operation: "list the VirtualBox snapshots of",
+                machine: id,
+                state: status.state,
+            });
+        }
+        Ok(status.virtualbox_snapshots)
     }
 
     /// Makes VirtualBox know the machine with this settings file. Fails unless VirtualBox then lists
