@@ -51,8 +51,18 @@ impl Capture<'_> {
         platform::replace_file(&file, edit.finish().as_bytes())?;
         self.announce(Step::Register)?;
         self.progress.step("register");
-        self.virtualbox.register(&file, self.progress)?;
-        Ok(())
+        let registered = self.virtualbox.register(&file, self.progress);
+        registered.map(drop).map_err(|error| match error.kind() {
+            // The service takes the base image for attached still.
+            vrs_virtualbox::ErrorKind::Busy => self.are_held(),
+            _ => error.into(),
+        })
+    }
+
+    fn are_held(&self) -> Error {
+        Error::LeftoverImages {
+            name: self.intent.machine_name.clone(),
+        }
     }
 
     /// The same for a machine that VirtualBox has open still, if its service ends now.
@@ -69,9 +79,7 @@ impl Capture<'_> {
             wait(self.progress);
         }
         if self.virtualbox.machine(machine)?.state != MachineState::Inaccessible {
-            return Err(Error::LeftoverImages {
-                name: self.intent.machine_name.clone(),
-            });
+            return Err(self.are_held());
         }
         self.take_leftovers_out(true)
     }

@@ -160,6 +160,36 @@ fn a_machine_that_cannot_be_read_any_more_while_a_take_is_undone_is_put_right(#[
     assert!(wanted == [guest(&scene, 0), guest(&scene, 1)]);
 }
 
+/// The service may still take the machine's image for attached when the machine is registered again
+/// (seen on 7.2.22, on a busy computer).
+#[test]
+fn a_machine_that_cannot_be_registered_yet_is_registered_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = tracked_machine(folder.path());
+    start(&scene);
+    let wanted = [guest(&scene, 0), guest(&scene, 1)];
+    let virtualbox = virtualbox(folder.path());
+    let take_tracker = format!("snapshot {} take vrs tracker", find(&scene).id);
+    virtualbox.inject(&Fault::once(&take_tracker, FaultKind::MachineDies));
+    virtualbox.inject(&Fault::once("showvminfo", FaultKind::ServiceRestarts).times(100));
+    let attached = FaultKind::Say {
+        stdout: String::new(),
+        stderr: "VBoxManage: error: Medium 'disk0.vdi' cannot be closed because it is still attached to 1 virtual machines\n\
+                 VBoxManage: error: Details: code VBOX_E_OBJECT_IN_USE (0x80bb000c), component MediumWrap, interface IMedium\n"
+            .to_owned(),
+        code: 1,
+    };
+    virtualbox.inject(&Fault::once("registervm", attached));
+    let error = take(&scene, with(CaptureMode::DisksOnly), &NoProgress).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NeedsRecovery, "{error}");
+    let told = std::error::Error::source(&error).unwrap().to_string();
+    assert!(told.contains("end every program that uses it"), "{told}");
+    recover_all(&scene);
+    assert_untracked(&scene, "registered");
+    assert_eq!(find(&scene).state, MachineState::Aborted);
+    assert!(wanted == [guest(&scene, 0), guest(&scene, 1)]);
+}
+
 /// `VBoxManage` dies, and VirtualBox goes on without it.
 #[test]
 fn a_merge_goes_on_without_its_vboxmanage() {

@@ -47,7 +47,7 @@ fn a_missing_image_that_was_written_to_comes_back_as_it_was_stored() {
     let leaf = ward.machine.attached_path("SATA", 0);
     ward.machine.write_vdi("SATA", 0, 3, 5);
     fs::remove_file(&leaf).unwrap();
-    ward.refused(&["startvm", &ward.id(), "--type", "headless"]);
+    ward.does_not_start("");
     let told = ward.repair(&[]);
     assert!(
         told.contains("what the guest wrote to it later is lost"),

@@ -25,7 +25,7 @@ fn a_missing_saved_state_comes_from_the_repository() {
     let (ward, state, whole) = saved(&rig);
     fs::remove_file(&state).unwrap();
     rig.reread();
-    ward.does_not_start();
+    ward.does_not_start("");
     ward.finds(&["state_missing"]);
     ward.repair(&[]);
     assert!(fs::read(&state).unwrap() == whole);
@@ -38,7 +38,7 @@ fn a_damaged_saved_state_comes_from_the_repository() {
     let rig = Rig::start();
     let (ward, state, whole) = saved(&rig);
     fs::write(&state, &whole[..whole.len() / 2]).unwrap();
-    ward.does_not_start();
+    ward.does_not_start("");
     ward.finds(&["state_damaged"]);
     let told = ward.repair(&[]);
     assert!(told.contains(".sav.damaged-"), "{told}");
@@ -61,7 +61,7 @@ fn a_missing_saved_state_that_nobody_has_is_discarded_only_with_consent() {
     let state = PathBuf::from(ward.machine.info("VMStateFile").unwrap());
     fs::remove_file(&state).unwrap();
     rig.reread();
-    ward.does_not_start();
+    ward.does_not_start("");
     ward.finds(&["state_missing"]);
     assert_eq!(ward.unallowed(), ["state_missing"]);
     ward.repair(&[&format!("state_missing:{}", ward.id())]);

@@ -77,11 +77,17 @@ impl<'rig> Ward<'rig> {
         complaint
     }
 
-    /// VirtualBox cannot start the machine. It can end well all the same (seen once on 7.2.22, on a busy computer).
-    pub fn does_not_start(&self) {
+    /// VirtualBox cannot start the machine, and complains about this. The call can end well all the same (seen
+    /// twice on 7.2.22, on a busy computer).
+    pub fn does_not_start(&self, complaint: &str) {
         let arguments = ["startvm", &self.id(), "--type", "headless"];
-        self.rig.output(arguments);
+        let output = self.rig.output(arguments);
         self.machine.wait_until_rested();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() || told.contains(complaint),
+            "{told}"
+        );
     }
 
     /// The machine is started and its guest writes to its disk.
