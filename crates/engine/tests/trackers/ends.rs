@@ -1,6 +1,7 @@
 //! Takes that end somewhere.
 
 use std::cell::RefCell;
+use std::path::Path;
 
 use rstest::rstest;
 use vrs_engine::capture::CaptureMode;
@@ -115,23 +116,35 @@ fn soak_disks_only_at_every_step() {
     crash_take("ends::soak_disks_only_at_every_step", true, mode);
 }
 
+/// A running machine whose process dies when the next tracker is taken, and what its guest sees of its
+/// disks.
+fn doomed_machine(folder: &Path) -> (Scene, [Vec<u8>; 2]) {
+    let scene = tracked_machine(folder);
+    start(&scene);
+    let disks = [guest(&scene, 0), guest(&scene, 1)];
+    let take_tracker = format!("snapshot {} take vrs tracker", find(&scene).id);
+    virtualbox(folder).inject(&Fault::once(&take_tracker, FaultKind::MachineDies));
+    (scene, disks)
+}
+
+/// It has no tracker, and nothing of its disks is lost.
+fn assert_put_right(scene: &Scene, disks: &[Vec<u8>; 2], what: &str) {
+    assert_untracked(scene, what);
+    assert_eq!(find(scene).state, MachineState::Aborted, "{what}");
+    assert!(*disks == [guest(scene, 0), guest(scene, 1)], "{what}");
+}
+
 #[test]
 fn a_machine_that_dies_while_the_tracker_is_taken_is_put_right() {
     let folder = tempfile::tempdir().unwrap();
-    let scene = tracked_machine(folder.path());
-    start(&scene);
-    let wanted = [guest(&scene, 0), guest(&scene, 1)];
-    let verb = format!("snapshot {} take vrs tracker", find(&scene).id);
-    virtualbox(folder.path()).inject(&Fault::once(&verb, FaultKind::MachineDies));
+    let (scene, wanted) = doomed_machine(folder.path());
     let taken = take(&scene, with(CaptureMode::DisksOnly), &NoProgress);
     if let Err(error) = &taken {
         assert_eq!(error.kind(), ErrorKind::NeedsRecovery, "{error}");
         virtualbox(folder.path()).restart_service();
     }
     recover_all(&scene);
-    assert_untracked(&scene, "died");
-    assert_eq!(find(&scene).state, MachineState::Aborted);
-    assert!(wanted == [guest(&scene, 0), guest(&scene, 1)]);
+    assert_put_right(&scene, &wanted, "died");
     let taken = take_right(&scene, tracked());
     assert_eq!(report(&taken).notes, NO_NOTES);
     assert_tracked(&scene, "again");
@@ -145,19 +158,12 @@ fn a_machine_that_dies_while_the_tracker_is_taken_is_put_right() {
 #[case::media("list hdds")]
 fn a_machine_that_cannot_be_read_any_more_while_a_take_is_undone_is_put_right(#[case] verb: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let scene = tracked_machine(folder.path());
-    start(&scene);
-    let wanted = [guest(&scene, 0), guest(&scene, 1)];
+    let (scene, wanted) = doomed_machine(folder.path());
     let virtualbox = virtualbox(folder.path());
-    let take_tracker = format!("snapshot {} take vrs tracker", find(&scene).id);
-    virtualbox.inject(&Fault::once(&take_tracker, FaultKind::MachineDies));
     virtualbox.inject(&Fault::once(verb, FaultKind::ServiceRestarts).times(100));
-    let taken = take(&scene, with(CaptureMode::DisksOnly), &NoProgress);
-    taken.unwrap();
+    take(&scene, with(CaptureMode::DisksOnly), &NoProgress).unwrap();
     assert!(recover::owed(&scene.host).unwrap().is_empty());
-    assert_untracked(&scene, verb);
-    assert_eq!(find(&scene).state, MachineState::Aborted);
-    assert!(wanted == [guest(&scene, 0), guest(&scene, 1)]);
+    assert_put_right(&scene, &wanted, verb);
 }
 
 /// The service may still take the machine's image for attached when the machine is registered again
@@ -165,12 +171,8 @@ fn a_machine_that_cannot_be_read_any_more_while_a_take_is_undone_is_put_right(#[
 #[test]
 fn a_machine_that_cannot_be_registered_yet_is_registered_later() {
     let folder = tempfile::tempdir().unwrap();
-    let scene = tracked_machine(folder.path());
-    start(&scene);
-    let wanted = [guest(&scene, 0), guest(&scene, 1)];
+    let (scene, wanted) = doomed_machine(folder.path());
     let virtualbox = virtualbox(folder.path());
-    let take_tracker = format!("snapshot {} take vrs tracker", find(&scene).id);
-    virtualbox.inject(&Fault::once(&take_tracker, FaultKind::MachineDies));
     virtualbox.inject(&Fault::once("showvminfo", FaultKind::ServiceRestarts).times(100));
     let attached = FaultKind::Say {
         stdout: String::new(),
@@ -185,9 +187,7 @@ fn a_machine_that_cannot_be_registered_yet_is_registered_later() {
     let told = std::error::Error::source(&error).unwrap().to_string();
     assert!(told.contains("end every program that uses it"), "{told}");
     recover_all(&scene);
-    assert_untracked(&scene, "registered");
-    assert_eq!(find(&scene).state, MachineState::Aborted);
-    assert!(wanted == [guest(&scene, 0), guest(&scene, 1)]);
+    assert_put_right(&scene, &wanted, "registered");
 }
 
 /// `VBoxManage` dies, and VirtualBox goes on without it.
