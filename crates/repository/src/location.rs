@@ -122,6 +122,13 @@ impl Location {
     }
 }
 
+/// Whether a folder of this name would be taken for something else.
+fn has_scheme(folder: &str) -> bool {
+    folder.split_once(':').is_some_and(|(scheme, _)| {
+        scheme == "local" || is_elsewhere(scheme) || FOREIGN_SCHEMES.contains(&scheme)
+    })
+}
+
 fn is_elsewhere(scheme: &str) -> bool {
     matches!(scheme, "sftp" | "s3" | "rest" | "rclone")
 }
@@ -202,53 +209,53 @@ fn sftp_url(text: &str) -> Parsed<SftpPlace> {
     if url.password().is_some() {
         return Err("it holds a password, which ssh does not take; use a key");
     }
-    let decode = |text: &str| {
-        percent_encoding::percent_decode_str(text)
-            .decode_utf8()
-            .map(std::borrow::Cow::into_owned)
-            .map_err(|_| "it is not valid Unicode")
-    };
     let user = Some(url.username()).filter(|user| !user.is_empty());
     let path = url.path();
     Ok(SftpPlace {
-        user: user.map(decode).transpose()?,
+        user: user.map(from_url).transpose()?,
         host: url
             .host_str()
             .unwrap_or_default()
             .trim_matches(['[', ']'])
             .to_owned(),
         port: url.port(),
-        path: decode(path.strip_prefix('/').unwrap_or(path))?,
+        path: from_url(path.strip_prefix('/').unwrap_or(path))?,
     })
 }
 
 fn s3(text: &str) -> Parsed<S3Place> {
-    let has_scheme = text.starts_with("http://") || text.starts_with("https://");
-    let whole = if has_scheme {
+    let is_url = text.starts_with("http://") || text.starts_with("https://");
+    let whole = if is_url {
         text.to_owned()
     } else {
-        format!("https://{}", text.trim_start_matches('/'))
+        // It is no URL, so nothing in it is escaped.
+        let text = text.trim_start_matches('/');
+        let (host, path) = text.split_once('/').unwrap_or((text, ""));
+        format!("https://{host}/{}", in_url(path))
     };
     let mut endpoint = Url::parse(&whole).map_err(|_| "it is no URL")?;
     if has_login(&endpoint) {
         return Err("it holds a login; keys come from AWS_ACCESS_KEY_ID or the shared profile");
     }
-    let path = endpoint.path().trim_matches('/').to_owned();
-    let (bucket, prefix) = path.split_once('/').unwrap_or((&path, ""));
+    let path = from_url(endpoint.path())?;
+    let (bucket, prefix) = {
+        let path = path.trim_matches('/');
+        path.split_once('/').unwrap_or((path, ""))
+    };
     if bucket.is_empty() {
         return Err("it names no bucket");
     }
-    let place = S3Place {
+    if has_steps(&path) {
+        return Err("it has '.' or '..' in its path, which a bucket does not know");
+    }
+    endpoint.set_path("");
+    endpoint.set_query(None);
+    endpoint.set_fragment(None);
+    Ok(S3Place {
         bucket: bucket.to_owned(),
         prefix: prefix.trim_matches('/').to_owned(),
-        endpoint: {
-            endpoint.set_path("");
-            endpoint.set_query(None);
-            endpoint.set_fragment(None);
-            endpoint
-        },
-    };
-    Ok(place)
+        endpoint,
+    })
 }
 
 fn has_login(url: &Url) -> bool {
@@ -260,15 +267,7 @@ fn rest_server(text: &str) -> Parsed<RestPlace> {
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err("it is no http or https URL");
     }
-    let password = url
-        .password()
-        .map(|password| {
-            percent_encoding::percent_decode_str(password)
-                .decode_utf8()
-                .map(|password| Password::new(password.into_owned()))
-                .map_err(|_| "its password is not valid Unicode")
-        })
-        .transpose()?;
+    let password = url.password().map(from_url).transpose()?;
     // Cannot fail for a URL with a host.
     let _ = url.set_password(None);
     url.set_query(None);
@@ -277,7 +276,10 @@ fn rest_server(text: &str) -> Parsed<RestPlace> {
         let path = format!("{}/", url.path());
         url.set_path(&path);
     }
-    Ok(RestPlace { url, password })
+    Ok(RestPlace {
+        url,
+        password: password.map(Password::new),
+    })
 }
 
 fn rclone(text: &str) -> Parsed<Place> {
@@ -292,7 +294,11 @@ fn rclone(text: &str) -> Parsed<Place> {
 impl fmt::Display for Location {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Folder(folder) => write!(formatter, "{}", folder.display()),
+            Place::Folder(folder) => {
+                let folder = folder.display().to_string();
+                let prefix = if has_scheme(&folder) { "local:" } else { "" };
+                write!(formatter, "{prefix}{folder}")
+            }
             Place::Sftp(place) => place.fmt(formatter),
             Place::S3(place) => place.fmt(formatter),
             Place::Rest(place) => write!(formatter, "rest:{}", place.url),
@@ -327,25 +333,49 @@ impl fmt::Display for SftpPlace {
         if port.is_none() && !seems_to_hold_password(path) {
             return write!(formatter, "sftp:{login}{host}:{path}");
         }
-        let (port, path) = (port.unwrap_or_default(), in_url(path));
+        let (login, path) = (in_url(&login), in_url(path));
+        let port = port.unwrap_or_default();
         write!(formatter, "sftp://{login}{host}{port}/{path}")
     }
 }
 
 /// A path as it stands in a URL, with what would mean something else there escaped.
+///
+/// A URL takes steps to the folder above at once, escaped or not (WHATWG's URL standard, "double-dot
+/// URL path segment"): where a path has some, its slashes are escaped, so that it is one name there.
 fn in_url(path: &str) -> String {
-    path.replace('%', "%25")
-        .replace('?', "%3F")
-        .replace('#', "%23")
+    let has_steps = has_steps(path);
+    let mut text = String::with_capacity(path.len());
+    for letter in path.chars() {
+        let means_more = matches!(letter, '%' | '?' | '#' | '\\' | ' ')
+            || letter.is_ascii_control()
+            || (letter == '/' && has_steps);
+        match u8::try_from(letter) {
+            Ok(byte) if means_more => text.push_str(percent_encoding::percent_encode_byte(byte)),
+            _ => text.push(letter),
+        }
+    }
+    text
+}
+
+fn from_url(part: &str) -> Parsed<String> {
+    percent_encoding::percent_decode_str(part)
+        .decode_utf8()
+        .map(std::borrow::Cow::into_owned)
+        .map_err(|_| "it is not valid Unicode")
+}
+
+fn has_steps(path: &str) -> bool {
+    path.split('/').any(|name| matches!(name, "." | ".."))
 }
 
 impl fmt::Display for S3Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "s3:{}{}", self.endpoint, self.bucket)?;
+        write!(formatter, "s3:{}{}", self.endpoint, in_url(&self.bucket))?;
         if self.prefix.is_empty() {
             Ok(())
         } else {
-            write!(formatter, "/{}", self.prefix)
+            write!(formatter, "/{}", in_url(&self.prefix))
         }
     }
 }
@@ -406,6 +436,10 @@ mod tests {
                 "s3:http://localhost:9000/bucket/a/b/",
                 "s3:http://localhost:9000/bucket/a/b",
             ),
+            (
+                "s3:host/bucket/100% of a",
+                "s3:https://host/bucket/100%25%20of%20a",
+            ),
             ("rest:http://host:8000/me", "rest:http://host:8000/me/"),
             ("rest:https://me:hunter2@host/", "rest:https://me@host/"),
             ("rclone:b2prod:yggdrasil/foo", "rclone:b2prod:yggdrasil/foo"),
@@ -414,10 +448,17 @@ mod tests {
             assert_eq!(shown(text), canonical, "{text}");
         }
         for text in [
+            "local:sftp:host:/srv",
+            "local:local:x",
+            "local:b2:x",
             "sftp:me@[::1]:/srv",
             "sftp://me@host:2222//srv/repo",
             "sftp://me@host:2222//srv/100%2525%3Fa%23",
             "sftp://me@host//me@nas:22/repo",
+            "sftp://host/u:p@nas:22%2f..%2Frepo",
+            "sftp://me@host:2222/a%2F..%2fb",
+            "sftp://a%2541%3f@host:2222/a%0a%5C%20",
+            "s3:http://localhost:9000/bucket/100%2525%20%3F",
             "rest:https://me@host/",
         ] {
             let location = Location::parse(text).unwrap();
@@ -450,6 +491,8 @@ mod tests {
             "sftp://",
             "s3:host",
             "s3:",
+            "s3:host/bucket/../other",
+            "s3:https://host/bucket/a%2f..",
             "rest:host",
             "rest:ftp://host/",
             "rclone:remote",

@@ -175,6 +175,33 @@ fn every_verb_works(
     }
 }
 
+/// Escaped as in a URL, which an object's key and a file's name are not.
+#[rstest]
+fn a_name_with_a_space_is_the_same_for_stock_restic(
+    #[values(
+        ServerKind::Sshd,
+        ServerKind::RcloneSftp,
+        ServerKind::RcloneRest,
+        ServerKind::Moto,
+        ServerKind::GuardedMoto
+    )]
+    kind: ServerKind,
+) {
+    const NAME: &str = "100%25%20ours";
+    let server = StorageServer::start(kind);
+    let location = Location::parse(&server.location(NAME)).unwrap();
+    let mut options = InitOptions::default();
+    options.access = access(&server);
+    ResticRepository::init(&location, &password(), &options).unwrap();
+    let output = server
+        .restic(NAME)
+        .args(["cat", "config"])
+        .env("RESTIC_PASSWORD", PASSWORD)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
 #[rstest]
 fn stock_restic_sees_our_lock_and_we_see_its(
     #[values(

@@ -15,7 +15,7 @@ import io
 import json
 import os
 import sys
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
@@ -57,6 +57,11 @@ def make_users(file):
 SECRETS = {}
 
 
+def in_address(query):
+    # S3 signs spaces as %20.
+    return urlencode(query, quote_via=quote)
+
+
 def refusal(start_response, message, code="AccessDenied"):
     status = "403 Forbidden" if code == "AccessDenied" else "400 Bad Request"
     start_response(status, [("Content-Type", "application/xml")])
@@ -91,14 +96,14 @@ class Guard:
         credentials = Credentials(key, SECRETS.get(key, "unknown"))
         path = environ.get("RAW_URI", environ["REQUEST_URI"]).split("?")[0]
         url = f"http://{environ['HTTP_HOST']}{path}"
-        request = AWSRequest(environ["REQUEST_METHOD"], url + "?" + urlencode(query))
+        request = AWSRequest(environ["REQUEST_METHOD"], url + "?" + in_address(query))
         request.headers["host"] = environ["HTTP_HOST"]
         request.context["timestamp"] = query["X-Amz-Date"]
         auth = S3SigV4QueryAuth(credentials, service, region)
         canonical = auth.canonical_request(request)
         right = auth.signature(auth.string_to_sign(request, canonical), request) == given
         rest = {name: value for name, value in query.items() if not name.startswith("X-Amz-")}
-        environ["QUERY_STRING"] = urlencode(rest)
+        environ["QUERY_STRING"] = in_address(rest)
         raw = path + ("?" + environ["QUERY_STRING"] if rest else "")
         environ["RAW_URI"] = environ["REQUEST_URI"] = raw
         signed = AWSRequest(environ["REQUEST_METHOD"], f"http://{environ['HTTP_HOST']}{raw}")
