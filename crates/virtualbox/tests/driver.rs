@@ -245,6 +245,15 @@ fn an_answer_that_was_cut_is_asked_for_again() {
     let vboxmanage = driver(folder.path(), script);
     let listed = vboxmanage.virtualbox_snapshots(id()).unwrap();
     assert_eq!(listed[0].name, "s");
+
+    // A list has no end by which it could be seen.
+    let folder = tempfile::tempdir().unwrap();
+    let script = r#"
+        echo "\"a\" {$id}"
+        [ $calls -gt 1 ] || { echo 'VBoxManage: error: Code NS_ERROR_ABORT (0x80004004)' >&2; exit 0; }
+        echo '"b" {60b68e35-fd26-488e-8d09-97ddb3cc17b2}'"#;
+    let vboxmanage = driver(folder.path(), script);
+    assert_eq!(vboxmanage.machines().unwrap().len(), 2);
 }
 
 /// Paths of other systems come as they are.

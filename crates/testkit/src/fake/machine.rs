@@ -120,6 +120,11 @@ impl Machine {
         self.session.is_some()
     }
 
+    /// Whether the service could not read it.
+    pub(super) fn is_inaccessible(&self) -> bool {
+        self.state == "inaccessible"
+    }
+
     /// Puts it into a state, by the name that `VMState` has for it, and writes that down.
     pub(super) fn set_state(&mut self, state: &str) {
         self.put_into_state(state);

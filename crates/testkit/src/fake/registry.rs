@@ -65,7 +65,7 @@ impl Registry {
 
     pub(super) fn is_inaccessible(&mut self, name_or_id: &str) -> bool {
         let found = self.find(name_or_id);
-        found.is_ok_and(|machine| machine.state == "inaccessible")
+        found.is_ok_and(|machine| machine.is_inaccessible())
     }
 
     /// What a new service makes of the files.
@@ -86,7 +86,7 @@ impl Registry {
     pub(super) fn media(&self) -> impl Iterator<Item = &Medium> {
         self.machines
             .iter()
-            .filter(|machine| machine.state != "inaccessible")
+            .filter(|machine| !machine.is_inaccessible())
             .flat_map(|machine| &machine.media)
             .chain(&self.opened)
     }

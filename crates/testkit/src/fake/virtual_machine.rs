@@ -46,12 +46,12 @@ pub(super) fn list_long(registry: &Registry) -> Answer {
     let inaccessible = registry
         .machines
         .iter()
-        .filter(|machine| machine.state == "inaccessible");
+        .filter(|machine| machine.is_inaccessible());
     Answer::prints(inaccessible.map(shown).collect())
 }
 
 fn shown_name(machine: &Machine) -> &str {
-    if machine.state == "inaccessible" {
+    if machine.is_inaccessible() {
         "<inaccessible>"
     } else {
         &machine.name
@@ -180,7 +180,7 @@ pub(super) fn show(registry: &mut Registry, name: &str) -> Answer {
         .iter()
         .find(|machine| machine.id == id)
         .expect("the machine just found");
-    if machine.state == "inaccessible" {
+    if machine.is_inaccessible() {
         return limited(SHOW_LOCK);
     }
     Answer::prints(show::describe(registry, machine))

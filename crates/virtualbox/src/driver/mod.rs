@@ -48,6 +48,7 @@ pub use self::virtualbox_snapshot::TakeVirtualBoxSnapshot;
 pub use self::virtualbox_snapshot_list::{ListedVirtualBoxSnapshot, parse_virtualbox_snapshots};
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform;
+use crate::result_code::ResultCode;
 use crate::version::Version;
 
 /// How long to wait before each further attempt: 3 seconds in all. A machine that is locked for
@@ -86,19 +87,24 @@ impl VBoxManage {
         &self.program
     }
 
-    /// Asks for something and gives the answer.
+    /// Asks for something and gives the answer, which is what VirtualBox had said by then if its service
+    /// ends meanwhile without a word.
     fn ask<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<String> {
         let invocation = self.invocation(arguments);
         let mut delays = DELAYS.into_iter();
         loop {
             let error = match self.run(&invocation, &Watch::patient(self.patience)) {
-                Ok(ended) => return Ok(without_warning(&ended.stdout)),
+                Ok(ended) if !is_aborted(Failure::of(&ended).code.as_ref()) => {
+                    return Ok(without_warning(&ended.stdout));
+                }
+                // `VBoxManage` shows what it has, and ends well.
+                Ok(ended) => exit_error(&invocation, &ended),
                 Err(error) => error,
             };
             // VBoxManage itself crashes once in several thousand calls (seen on 7.2.22).
             let is_crash =
                 matches!(error, Error::Signal { .. }) && error.kind() != ErrorKind::Interrupted;
-            let may_pass = is_passing(&error) || is_crash || is_abort(&error);
+            let may_pass = is_passing(&error) || is_crash || is_aborted(error.code());
             match delays.next() {
                 Some(delay) if may_pass => std::thread::sleep(delay),
                 _ => return Err(error),
@@ -214,8 +220,8 @@ fn is_passing(error: &Error) -> bool {
 
 /// What a question comes to whose service, or machine's process, is killed while it answers (seen on
 /// 7.2.22). A change may have been made for all that.
-fn is_abort(error: &Error) -> bool {
-    matches!(error, Error::Exit { code: Some(code), .. } if code.name() == "NS_ERROR_ABORT")
+fn is_aborted(code: Option<&ResultCode>) -> bool {
+    code.is_some_and(|code| code.name() == "NS_ERROR_ABORT")
 }
 
 /// Debian's wrapper writes a warning before the real output if the kernel driver is missing: a line
