@@ -155,8 +155,9 @@ impl SampleMachine {
     }
 
     fn write_state(&mut self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) {
-        self.discard_state();
+        // VirtualBox gives no two saved states of a machine the same name.
         let location = self.new_file_in_snapshots("sav");
+        self.discard_state();
         let path = self.machine.resolve(&location);
         let mut file = BufWriter::new(File::create(path).expect("a new file"));
         write(&mut file)

@@ -12,7 +12,7 @@ use vrs_testkit::LoopDisk;
 use crate::comparison::{Contender, heading, rows};
 use crate::live_machine::LiveMachine;
 use crate::measured::MIB;
-use crate::page_cache::settle;
+use crate::page_cache::{forget, settle};
 use crate::programs::{Distance, Program};
 use crate::states::States;
 use crate::tracked::{COLUMNS, Cost, READ, XFS_OPTIONS, cost};
@@ -83,5 +83,6 @@ fn store(program: &Program, machine: &LiveMachine<'_>, name: &str) -> Cost {
     let place = machine.place();
     settle(&[place.folder, &program.storage().path()]);
     let measured = program.store_machine(place, name);
+    forget(&program.storage().path());
     cost(&measured.expect("a program that stores"))
 }

@@ -1,5 +1,5 @@
-//! What only one kind of system can tell: what a finished process has used. Elsewhere than on Unix
-//! it stays unknown.
+//! What only one kind of system can tell or do: what a finished process has used, what is in the page
+//! cache. Elsewhere it stays unknown, or undone.
 #![allow(unsafe_code)]
 
 use std::process::{Child, ExitStatus};
@@ -18,6 +18,20 @@ pub(crate) fn forget_peak() {
     // proc(5), clear_refs. Elsewhere there is no such file, and no need.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
+
+/// Lets the page cache forget what it has of a file, as far as that is written out. Where there is no way
+/// to tell it, it stays.
+#[cfg(target_os = "linux")]
+pub(crate) fn forget_content(file: &std::fs::File) {
+    use std::os::fd::AsRawFd;
+    // SAFETY: no memory is involved; the descriptor is open.
+    let refused = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    assert_eq!(refused, 0, "posix_fadvise");
+}
+
+/// See that for Linux.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn forget_content(_: &std::fs::File) {}
 
 /// Waits for the end of a process.
 #[cfg(unix)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::comparison::{Column, Contender, heading, rows};
 use crate::measured::{MIB, Measured};
-use crate::page_cache::settle;
+use crate::page_cache::{forget, settle};
 use crate::programs::{Distance, Place, Program};
 use crate::states::States;
 use crate::storage::share_of_narrow_line;
@@ -186,7 +186,7 @@ impl Step {
             std::thread::sleep(RACY);
             program.store_machine(machine, "known");
         };
-        match self {
+        let measured = match self {
             Self::First => store(0, "first"),
             Self::Next => store(1, "next"),
             Self::Unchanged => store(1, "unchanged"),
@@ -194,7 +194,9 @@ impl Step {
             Self::RestoreOver => restore(Some(1), 0, "first", 2),
             Self::RestoreOverCompacted => restore(Some(2), 0, "first", 2),
             Self::RestoreOverKnown => restore_after(&store_old, Some(1), 0, "first", 3),
-        }
+        };
+        forget(&program.storage().path());
+        measured
     }
 }
 

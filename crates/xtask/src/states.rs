@@ -9,6 +9,7 @@ use vrs_testkit::{SampleDisk, SampleMachine, write_raw_to_image};
 use crate::files::bytes_below;
 use crate::guest_files::GuestFiles;
 use crate::guest_memory::GuestMemory;
+use crate::page_cache::forget;
 
 /// How many there are, see [`States`].
 const COUNT: u8 = 3;
@@ -101,7 +102,8 @@ impl States {
         let kept = self.path(state);
         fs::rename(&kept, self.machine.folder()).expect("a kept state");
         let done = run();
-        fs::rename(self.machine.folder(), kept).expect("the machine's folder");
+        fs::rename(self.machine.folder(), &kept).expect("the machine's folder");
+        forget(&kept);
         done
     }
 
@@ -110,9 +112,11 @@ impl States {
     pub(crate) fn restoring<T>(&self, from: Option<u8>, to: u8, run: impl FnOnce() -> T) -> T {
         if let Some(state) = from {
             copy(&self.path(state), self.machine.folder());
+            forget(&self.path(state));
         }
         let done = run();
         self.require(to, &self.machine.chain(0)[0]);
+        forget(&self.path(to));
         fs::remove_dir_all(self.machine.folder()).expect("the machine's folder");
         done
     }
