@@ -40,13 +40,21 @@ fn options(server: &StorageServer) -> OpenOptions {
 }
 
 fn location(server: &StorageServer) -> Location {
-    Location::parse(&server.location(NAME)).unwrap()
+    location_of(server, NAME)
+}
+
+fn location_of(server: &StorageServer, name: &str) -> Location {
+    Location::parse(&server.location(name)).unwrap()
 }
 
 fn init(server: &StorageServer) -> Result<()> {
+    init_of(server, NAME)
+}
+
+fn init_of(server: &StorageServer, name: &str) -> Result<()> {
     let mut options = InitOptions::default();
     options.access = access(server);
-    ResticRepository::init(&location(server), &password(), &options)
+    ResticRepository::init(&location_of(server, name), &password(), &options)
 }
 
 fn open(server: &StorageServer) -> ResticRepository {
@@ -62,8 +70,12 @@ fn served(kind: ServerKind) -> StorageServer {
 
 /// Stock restic: whether it succeeded, and all it said.
 fn restic(server: &StorageServer, arguments: &[&str]) -> (bool, String) {
+    restic_of(server, NAME, arguments)
+}
+
+fn restic_of(server: &StorageServer, name: &str, arguments: &[&str]) -> (bool, String) {
     let output = server
-        .restic(NAME)
+        .restic(name)
         .args(arguments)
         .env("RESTIC_PASSWORD", PASSWORD)
         .output()
@@ -189,17 +201,9 @@ fn a_name_with_a_space_is_the_same_for_stock_restic(
 ) {
     const NAME: &str = "100%25%20ours";
     let server = StorageServer::start(kind);
-    let location = Location::parse(&server.location(NAME)).unwrap();
-    let mut options = InitOptions::default();
-    options.access = access(&server);
-    ResticRepository::init(&location, &password(), &options).unwrap();
-    let output = server
-        .restic(NAME)
-        .args(["cat", "config"])
-        .env("RESTIC_PASSWORD", PASSWORD)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
+    init_of(&server, NAME).unwrap();
+    let (is_opened, text) = restic_of(&server, NAME, &["cat", "config"]);
+    assert!(is_opened, "{text}");
 }
 
 #[rstest]

@@ -155,7 +155,7 @@ impl SampleMachine {
     }
 
     fn write_state(&mut self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) {
-        // VirtualBox gives no two saved states of a machine the same name.
+        // VirtualBox names a saved state by the time: it never has the name of the one before.
         let location = self.new_file_in_snapshots("sav");
         self.discard_state();
         let path = self.machine.resolve(&location);

@@ -17,11 +17,8 @@ use crate::platform;
 pub(crate) fn settle(folders: &[&Path]) {
     let flushed = Command::new("sync").status().expect("sync");
     assert!(flushed.success(), "sync");
-    for folder in folders.iter().filter(|folder| folder.exists()) {
-        for entry in files_below(folder) {
-            let mut file = File::open(entry.path()).expect("a file of the benchmark");
-            io::copy(&mut file, &mut io::sink()).expect("its content");
-        }
+    for mut file in folders.iter().copied().flat_map(open_files) {
+        io::copy(&mut file, &mut io::sink()).expect("its content");
     }
 }
 
@@ -31,10 +28,15 @@ pub(crate) fn settle(folders: &[&Path]) {
 /// # Panics
 /// When a file cannot be written out.
 pub(crate) fn forget(folder: &Path) {
-    let folders = std::iter::once(folder).filter(|folder| folder.exists());
-    for entry in folders.flat_map(files_below) {
-        let file = File::open(entry.path()).expect("a file of the benchmark");
+    for file in open_files(folder) {
         file.sync_data().expect("a disk that works");
         platform::forget_content(&file);
     }
+}
+
+/// All files below a folder, if it is there.
+fn open_files(folder: &Path) -> impl Iterator<Item = File> {
+    let entries = folder.exists().then(|| files_below(folder));
+    let entries = entries.into_iter().flatten();
+    entries.map(|entry| File::open(entry.path()).expect("a file of the benchmark"))
 }

@@ -94,7 +94,7 @@ impl VBoxManage {
         let mut delays = DELAYS.into_iter();
         loop {
             let error = match self.run(&invocation, &Watch::patient(self.patience)) {
-                Ok(ended) if !is_aborted(Failure::of(&ended).code.as_ref()) => {
+                Ok(ended) if !is_aborted(Failure::parse(&ended.stderr).code.as_ref()) => {
                     return Ok(without_warning(&ended.stdout));
                 }
                 // `VBoxManage` shows what it has, and ends well.
