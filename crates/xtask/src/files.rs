@@ -8,7 +8,7 @@ use walkdir::{DirEntry, WalkDir};
 ///
 /// # Panics
 /// When something in it cannot be looked at.
-pub(crate) fn files_below(folder: &Path) -> impl Iterator<Item = DirEntry> {
+pub(crate) fn files_below(folder: &Path) -> impl Iterator<Item = DirEntry> + use<> {
     let entries = WalkDir::new(folder).into_iter();
     let entries = entries.map(|entry| entry.expect("a folder of the benchmark"));
     entries.filter(|entry| entry.file_type().is_file())

@@ -6,6 +6,8 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 
+use walkdir::DirEntry;
+
 use crate::files::files_below;
 use crate::programs::Place;
 use crate::race::RACY;
@@ -48,28 +50,35 @@ impl<'a> LiveMachine<'a> {
     }
 
     pub(crate) fn image(&self) -> PathBuf {
-        self.at_home(&self.states.image(1))
+        self.at_home(1, &self.states.image(1))
     }
 
-    /// The place of what is in the folder of state 1.
-    fn at_home(&self, path: &Path) -> PathBuf {
-        let within = path.strip_prefix(self.states.path(1));
+    /// The place of what is in the folder of a state.
+    fn at_home(&self, state: u8, path: &Path) -> PathBuf {
+        let within = path.strip_prefix(self.states.path(state));
         self.folder.join(within.expect("a file of the state"))
     }
 
     /// Goes to state 1. Returns how much has to be read to know it, for one who knows what changed: chunks of the
     /// disk, and all other files.
     pub(crate) fn advance(&self) -> u64 {
-        let image = self.states.image(1);
-        let mut bytes = write_changed_pages(&image, &self.image());
-        for file in files_below(&self.states.path(1)).filter(|file| file.path() != image) {
-            let path = self.at_home(file.path());
-            fs::remove_file(&path).expect("a file that both states have");
-            bytes += fs::copy(file.path(), path).expect("room for a file");
+        let mut bytes = write_changed_pages(&self.states.image(1), &self.image());
+        for file in self.other_files(0) {
+            fs::remove_file(self.at_home(0, &file)).expect("a file of the machine");
+        }
+        for file in self.other_files(1) {
+            bytes += fs::copy(&file, self.at_home(1, &file)).expect("room for a file");
         }
         self.states.require(1, &self.image());
         sleep(RACY);
         bytes
+    }
+
+    /// Those of a state but the image.
+    fn other_files(&self, state: u8) -> Vec<PathBuf> {
+        let files = files_below(&self.states.path(state)).map(DirEntry::into_path);
+        let image = self.states.image(state);
+        files.filter(|file| *file != image).collect()
     }
 }
 
@@ -109,4 +118,45 @@ fn chunk(image: &mut File, start: u64) -> Vec<u8> {
         .and_then(|_| image.take(CHUNK_BYTES).read_to_end(&mut bytes))
         .expect("a chunk of the image");
     bytes
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use blake3::Hash;
+
+    use super::*;
+    use crate::files::bytes_below;
+    use crate::states::Size;
+
+    #[test]
+    fn a_machine_goes_from_one_state_to_the_next_also_when_it_is_off() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let size = Size {
+            disk_mebibytes: 64,
+            memory_mebibytes: 4,
+        };
+        let mut states = States::make(folder.path(), size);
+        goes_to_the_next(&states);
+        states.power_off();
+        goes_to_the_next(&states);
+    }
+
+    fn goes_to_the_next(states: &States) {
+        let parent = tempfile::tempdir().expect("a temporary folder");
+        let machine = LiveMachine::new(states, parent.path());
+        let changed_bytes = machine.advance();
+        assert!((CHUNK_BYTES..bytes_below(&machine.folder)).contains(&changed_bytes));
+        assert_eq!(contents(&machine.folder), contents(&states.path(1)));
+    }
+
+    fn contents(folder: &Path) -> BTreeMap<PathBuf, Hash> {
+        let contents = files_below(folder).map(|file| {
+            let within = file.path().strip_prefix(folder).expect("a file in it");
+            let content = fs::read(file.path()).expect("a file");
+            (within.to_owned(), blake3::hash(&content))
+        });
+        contents.collect()
+    }
 }

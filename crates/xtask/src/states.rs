@@ -12,7 +12,7 @@ use crate::guest_memory::GuestMemory;
 use crate::page_cache::forget;
 
 /// How many there are, see [`States`].
-const COUNT: u8 = 3;
+const COUNT: usize = 3;
 
 /// How large a machine is.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +27,8 @@ pub struct Size {
 /// order. They are kept aside; one of them at a time is in the machine's folder.
 pub struct States {
     folder: PathBuf,
-    machine: SampleMachine,
+    /// What is known of the machine in each state.
+    machines: [SampleMachine; COUNT],
 }
 
 impl States {
@@ -47,36 +48,39 @@ impl States {
             write_raw_to_image(&machine.chain(0)[0], guest.raw());
             machine.save_pages(memory.pages());
             copy(machine.folder(), &folder.join(name));
+            machine.clone()
         };
-        keep(&mut machine, &guest, &memory, "state 0");
+        let first = keep(&mut machine, &guest, &memory, "state 0");
         guest.change(1);
         memory.change();
-        keep(&mut machine, &guest, &memory, "state 1");
+        let second = keep(&mut machine, &guest, &memory, "state 1");
         machine.compact(0);
         copy(machine.folder(), &folder.join("state 2"));
         fs::remove_file(guest.raw()).expect("the raw image");
         fs::remove_dir_all(machine.folder()).expect("the machine's folder");
         Self {
             folder: folder.to_owned(),
-            machine,
+            machines: [first, second, machine],
         }
     }
 
     pub(crate) fn machine_folder(&self) -> &Path {
-        self.machine.folder()
+        self.machines[0].folder()
     }
 
     pub(crate) fn settings(&self) -> PathBuf {
-        self.machine.settings_path()
+        self.machines[0].settings_path()
     }
 
     /// The disk's image in a state.
     pub(crate) fn image(&self, state: u8) -> PathBuf {
-        let image = &self.machine.chain(0)[0];
-        let within = image
-            .strip_prefix(self.machine.folder())
-            .expect("the machine's folder");
-        self.path(state).join(within)
+        let image = self.image_in_use();
+        let within = image.strip_prefix(self.machine_folder());
+        self.path(state).join(within.expect("the machine's folder"))
+    }
+
+    fn image_in_use(&self) -> PathBuf {
+        self.machines[0].chain(0)[0].clone()
     }
 
     /// The folder in which the machine is kept in a state.
@@ -91,8 +95,7 @@ impl States {
 
     /// Has the machine powered off in each state, without its saved state.
     pub(crate) fn power_off(&mut self) {
-        for state in 0..COUNT {
-            let mut machine = self.machine.clone();
+        for (state, mut machine) in (0..).zip(self.machines.clone()) {
             self.with(state, || machine.discard_state());
         }
     }
@@ -100,9 +103,9 @@ impl States {
     /// Runs something with the machine in a state. What it changes stays changed.
     pub(crate) fn with<T>(&self, state: u8, run: impl FnOnce() -> T) -> T {
         let kept = self.path(state);
-        fs::rename(&kept, self.machine.folder()).expect("a kept state");
+        fs::rename(&kept, self.machine_folder()).expect("a kept state");
         let done = run();
-        fs::rename(self.machine.folder(), &kept).expect("the machine's folder");
+        fs::rename(self.machine_folder(), &kept).expect("the machine's folder");
         forget(&kept);
         done
     }
@@ -111,13 +114,13 @@ impl States {
     /// the machine must be in another state.
     pub(crate) fn restoring<T>(&self, from: Option<u8>, to: u8, run: impl FnOnce() -> T) -> T {
         if let Some(state) = from {
-            copy(&self.path(state), self.machine.folder());
+            copy(&self.path(state), self.machine_folder());
             forget(&self.path(state));
         }
         let done = run();
-        self.require(to, &self.machine.chain(0)[0]);
+        self.require(to, &self.image_in_use());
         forget(&self.path(to));
-        fs::remove_dir_all(self.machine.folder()).expect("the machine's folder");
+        fs::remove_dir_all(self.machine_folder()).expect("the machine's folder");
         done
     }
 
