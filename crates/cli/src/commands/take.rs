@@ -120,7 +120,10 @@ impl Call<'_> {
             track: self.context.tracks(&machine),
             migration: None,
         };
-        let plan = TakePlan::make(self.host, self.store, &machine, options)?;
+        let mut plan = TakePlan::make(self.host, self.store, &machine, options)?;
+        if self.args.dry_run {
+            plan = plan.foresee(self.host, self.store);
+        }
         if let Some(advice) = plan.advice() {
             self.context.printer.note(&advice);
         }

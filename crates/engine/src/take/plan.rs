@@ -95,7 +95,7 @@ pub struct TakePlan {
     pub(crate) snapshots: BTreeSet<SnapshotId>,
     /// What happens to VirtualBox snapshots that stay between takes.
     pub(crate) tracker: TrackerPlan,
-    /// What tracking would vouch for, if the user wants it.
+    /// What tracking would do, if there is something to do and [`Self::foresee`] was asked.
     pub tracking: Option<TrackingReport>,
     /// What the user said.
     pub options: TakeOptions,
@@ -137,13 +137,20 @@ impl TakePlan {
             options,
         };
         plan.files = plan.files_of(&plan.to_store(host, &plan.inventory)?)?;
-        if plan.options.track {
-            let lists = plan.tracker.foreseen();
-            plan.tracking = Some(tracking::foresee(host, store, &plan, lists));
-        } else {
-            plan.tracking = TrackingReport::of_removal(plan.tracker.notes.clone());
-        }
         Ok(plan)
+    }
+
+    /// The same with what tracking would do, for those who show the plan. A take finds it out by itself once nobody
+    /// writes to the images.
+    #[must_use]
+    pub fn foresee(mut self, host: &Host, store: &dyn SnapshotStore) -> Self {
+        self.tracking = if self.options.track {
+            let lists = self.tracker.foreseen();
+            Some(tracking::foresee(host, store, &self, lists))
+        } else {
+            TrackingReport::of_removal(self.tracker.notes.clone())
+        };
+        self
     }
 
     /// What to do so that more computers can resume the machine, said when it moves and once after
@@ -182,7 +189,7 @@ impl TakePlan {
             .collect()
     }
 
-    /// Bytes that will be read from disk.
+    /// Bytes that will be read from disk, but for what is not foreseen.
     #[must_use]
     pub fn read_bytes(&self) -> u64 {
         let read = self.files.iter().map(|file| self.read_bytes_of(file));

@@ -30,6 +30,7 @@ fn a_machine_at_rest_is_read_where_it_changed() {
     write(&scene, 0, 3 * MIB + 9, 7);
     power_off(&scene);
     let plan = TakePlan::make(&scene.host, scene.store(), &find(&scene), tracked()).unwrap();
+    let plan = plan.foresee(&scene.host, scene.store());
     let foreseen = plan.tracking.as_ref().unwrap();
     assert!(foreseen.leaves_virtualbox_snapshot);
     assert_eq!(vouched_bytes(foreseen), [3 * MIB, 8 * MIB]);
@@ -139,6 +140,7 @@ fn a_take_with_tracking_off_deletes_the_tracker() {
         }
         let options = TakeOptions::default();
         let plan = TakePlan::make(&scene.host, scene.store(), &find(&scene), options).unwrap();
+        let plan = plan.foresee(&scene.host, scene.store());
         let [note] = plan.tracking.as_ref().unwrap().notes.as_slice() else {
             panic!("{:?}", plan.tracking);
         };

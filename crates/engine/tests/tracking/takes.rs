@@ -45,6 +45,7 @@ fn what_did_not_change_is_not_read() {
             ..TakeOptions::default()
         };
         let plan = story.scene.plan_take(&story.machine, plan).unwrap();
+        let plan = plan.foresee(&story.scene.host, story.scene.store());
         let planned_bytes = plan.read_bytes();
         assert!(
             (CHUNK_BYTES..4 * CHUNK_BYTES).contains(&planned_bytes),
