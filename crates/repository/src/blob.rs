@@ -3,12 +3,13 @@
 //! A blob is only ever handed out after its content was hashed and found equal to its id.
 
 use std::io::{self, Read, Write};
+use std::ops::Range;
 
 use bytes::Bytes;
 use rustic_core::repofile::BlobType;
 use zstd::zstd_safe::CParameter;
 
-use crate::crypto::{Digester, MasterKey, hash};
+use crate::crypto::{Digester, MasterKey, hash, hash_all};
 use crate::decompression::{decompress_through, decompress_to};
 use crate::direct::AlignedBuffer;
 use crate::error::{Error, Result};
@@ -144,19 +145,66 @@ impl<'a> Unsealer<'a> {
         location: &BlobLocation,
         sealed: &mut [u8],
     ) -> std::result::Result<&[u8], Flaw> {
-        let plain = self.key.open_in_place(sealed).ok_or(UNSEALABLE)?;
-        let raw = if location.is_compressed() {
-            let room = self.raw.room(claimed_length(location)?);
-            let length_bytes = decompress_to(plain, room).map_err(|_| UNREADABLE)?;
-            room.get(..length_bytes).unwrap_or_default()
-        } else {
-            let room = self.raw.room(plain.len());
-            room.copy_from_slice(plain);
-            room
+        let blob = StoredBlob {
+            id: *id,
+            location: *location,
+            sealed: 0..sealed.len(),
         };
-        verify(id, location, raw.len() as u64, hash(raw))?;
-        Ok(raw)
+        let unsealed = self.unseal_all(&[blob], sealed).pop();
+        unsealed.unwrap_or(Err(UNSEALABLE))
     }
+
+    /// The contents of several blobs whose sealed bytes lie in `bytes`; those of all of them are in memory at once.
+    pub(crate) fn unseal_all(
+        &mut self,
+        blobs: &[StoredBlob],
+        bytes: &mut [u8],
+    ) -> Vec<std::result::Result<&[u8], Flaw>> {
+        let claimed = blobs.iter().map(|blob| claimed_length(&blob.location));
+        let claimed: Vec<_> = claimed.map(|length| length.unwrap_or(0)).collect();
+        let rooms = self.raw.rooms(&claimed);
+        let opened = blobs.iter().zip(rooms).map(|(blob, room)| {
+            let sealed = bytes.get_mut(blob.sealed.clone()).ok_or(UNSEALABLE)?;
+            open(self.key, &blob.location, sealed, room)
+        });
+        let opened: Vec<_> = opened.collect();
+        let contents: Vec<&[u8]> = opened.iter().flatten().copied().collect();
+        let mut hashes = hash_all(&contents).into_iter();
+        let verified = blobs.iter().zip(opened).map(|(blob, opened)| {
+            let content = opened?;
+            let hash = hashes.next().unwrap_or_else(|| hash(content));
+            verify(&blob.id, &blob.location, content.len() as u64, hash)?;
+            Ok(content)
+        });
+        verified.collect()
+    }
+}
+
+/// A blob among stored bytes.
+pub(crate) struct StoredBlob {
+    pub(crate) id: ChunkId,
+    pub(crate) location: BlobLocation,
+    /// Its part of the bytes.
+    pub(crate) sealed: Range<usize>,
+}
+
+/// Opens and decompresses a blob into a room of the length that the index says. It is not verified.
+fn open<'r>(
+    key: &MasterKey,
+    location: &BlobLocation,
+    sealed: &mut [u8],
+    room: &'r mut [u8],
+) -> std::result::Result<&'r [u8], Flaw> {
+    claimed_length(location)?;
+    let plain = key.open_in_place(sealed).ok_or(UNSEALABLE)?;
+    let length_bytes = if location.is_compressed() {
+        decompress_to(plain, room).map_err(|_| UNREADABLE)?
+    } else {
+        let room = room.get_mut(..plain.len()).ok_or(OF_OTHER_LENGTH)?;
+        room.copy_from_slice(plain);
+        plain.len()
+    };
+    Ok(room.get(..length_bytes).unwrap_or_default())
 }
 
 /// Opens a stored blob and hands its content to `read` while it is decompressed. What that returns
@@ -196,6 +244,7 @@ fn unseal_through<T>(
 
 const UNSEALABLE: Flaw = "it cannot be decrypted";
 const UNREADABLE: Flaw = "it cannot be decompressed";
+const OF_OTHER_LENGTH: Flaw = "its length differs from what the index says";
 
 fn claimed_length(location: &BlobLocation) -> std::result::Result<usize, Flaw> {
     if location.raw_bytes() > LARGEST_RAW_BYTES {
@@ -211,7 +260,7 @@ fn verify(
     digest: [u8; 32],
 ) -> std::result::Result<(), Flaw> {
     if length_bytes != u64::from(location.raw_bytes()) {
-        return Err("its length differs from what the index says");
+        return Err(OF_OTHER_LENGTH);
     }
     if digest == *id.as_bytes() {
         Ok(())

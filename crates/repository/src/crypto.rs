@@ -86,10 +86,7 @@ impl MasterKey {
     }
 }
 
-/// The SHA-256 of some bytes.
-pub(crate) fn hash(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
-}
+pub(crate) use vrs_sha256::{hash, hash_all};
 
 /// Hashes and counts what is written to it.
 #[derive(Default)]

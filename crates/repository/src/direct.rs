@@ -54,6 +54,24 @@ impl AlignedBuffer {
         let room = start..start.saturating_add(length_bytes);
         self.0.get_mut(room).unwrap_or_default()
     }
+
+    /// The same several times.
+    pub(crate) fn rooms(&mut self, lengths_bytes: &[usize]) -> Vec<&mut [u8]> {
+        let padded = |length_bytes: &usize| {
+            let padded = length_bytes.checked_next_multiple_of(ALIGNMENT);
+            padded.unwrap_or(usize::MAX)
+        };
+        let all_bytes = lengths_bytes.iter().map(padded);
+        let mut rest = self.room(all_bytes.fold(0, usize::saturating_add));
+        let rooms = lengths_bytes.iter().map(|length_bytes| {
+            let (room, after) = std::mem::take(&mut rest)
+                .split_at_mut_checked(padded(length_bytes))
+                .unwrap_or_default();
+            rest = after;
+            room.get_mut(..*length_bytes).unwrap_or_default()
+        });
+        rooms.collect()
+    }
 }
 
 /// Another way to write to a file.
@@ -317,6 +335,20 @@ mod tests {
             assert!(!is_aligned(room, 512) || length_bytes == 0);
         }
         assert!(!is_aligned(&buffer.room(8192)[1..4097], 0));
+    }
+
+    #[test]
+    fn rooms_are_aligned_and_apart() {
+        let mut buffer = AlignedBuffer::new();
+        let lengths = [5000, 0, 4096, 1, 4095];
+        let mut rooms = buffer.rooms(&lengths);
+        for (room, filler) in rooms.iter_mut().zip(1..) {
+            room.fill(filler);
+        }
+        for ((room, length), filler) in rooms.iter().zip(lengths).zip(1..) {
+            assert!(room.len() == length && room.iter().all(|byte| *byte == filler));
+            assert_eq!(room.as_ptr().align_offset(ALIGNMENT), 0);
+        }
     }
 
     #[test]

@@ -181,6 +181,19 @@ impl<'a> Memory<'a> {
     }
 }
 
+/// What the scan cache says of a chunk.
+enum Looked {
+    Recognised(ChunkRef, Entry),
+    /// With its BLAKE3, if it is to be remembered.
+    Unknown(Option<SeenHash>),
+}
+
+impl Looked {
+    const fn is_unknown(&self) -> bool {
+        matches!(self, Self::Unknown(_))
+    }
+}
+
 struct Worker<'a> {
     intake: &'a Intake<'a>,
     cutter: Cutter,
@@ -205,8 +218,9 @@ impl Worker<'_> {
             Job::Range(range) => self.range(range).map(Taken::Read),
             Job::Chunks(piece) => {
                 let chunks = piece.chunks();
-                let read = chunks.map(|(chunk, seen)| self.content_chunk(chunk, seen));
-                read.collect::<Result<_>>().map(Taken::Read)
+                let read = chunks.map(|(raw, seen)| Ok((raw, self.content_chunk(raw, seen)?)));
+                let read = read.collect::<Result<Vec<_>>>()?;
+                self.store(&read).map(Taken::Read)
             }
         }
     }
@@ -215,19 +229,20 @@ impl Worker<'_> {
         let mut buffer = std::mem::take(&mut self.buffer);
         self.fill(&mut buffer, &range)?;
         let mut rest = buffer.as_slice();
-        let mut chunks = Vec::new();
+        let mut read = Vec::new();
         if let Cutter::Grid(grid) = self.cutter {
             let mut entries = self.entries(grid, &range).into_iter();
             for chunk in grid.chunks(range) {
                 let length =
                     usize::try_from(chunk.end.saturating_sub(chunk.start)).unwrap_or(usize::MAX);
-                let (chunk, after) = rest
+                let (raw, after) = rest
                     .split_at_checked(length)
                     .ok_or_else(|| self.intake.changed())?;
-                chunks.push(self.grid_chunk(chunk, entries.next().flatten())?);
+                read.push((raw, self.grid_chunk(raw, entries.next().flatten())?));
                 rest = after;
             }
         }
+        let chunks = self.store(&read)?;
         self.buffer = buffer;
         Ok(chunks)
     }
@@ -241,50 +256,61 @@ impl Worker<'_> {
     }
 
     /// A chunk that may be the one which lay here the last time.
-    fn grid_chunk(
-        &mut self,
-        raw: &[u8],
-        entry: Option<Entry>,
-    ) -> Result<(ChunkRef, Option<Entry>)> {
-        self.chunk(raw, None, |_, seen| entry.filter(|entry| entry.is_of(seen)))
+    fn grid_chunk(&self, raw: &[u8], entry: Option<Entry>) -> Result<Looked> {
+        self.look_up(raw, None, |_, seen| entry.filter(|entry| entry.is_of(seen)))
     }
 
     /// A chunk that may have lain anywhere the last time.
-    fn content_chunk(
-        &mut self,
-        raw: &[u8],
-        seen: Option<SeenHash>,
-    ) -> Result<(ChunkRef, Option<Entry>)> {
+    fn content_chunk(&self, raw: &[u8], seen: Option<SeenHash>) -> Result<Looked> {
         let index = &self.intake.sink.base().index;
-        self.chunk(raw, seen, |cache, seen| cache.of_bytes(index, seen))
+        self.look_up(raw, seen, |cache, seen| cache.of_bytes(index, seen))
     }
 
     /// `find` looks in the scan cache for what is known of the bytes with a BLAKE3.
-    fn chunk(
-        &mut self,
+    fn look_up(
+        &self,
         raw: &[u8],
         seen: Option<SeenHash>,
         find: impl FnOnce(&ScanCache<'_>, &SeenHash) -> Option<Entry>,
-    ) -> Result<(ChunkRef, Option<Entry>)> {
-        let cache = self.intake.cache.filter(|_| !is_zero(raw));
-        let Some(cache) = cache else {
-            let id = self.intake.zeros.id_of(raw);
-            return Ok((self.identified(raw, id)?, None));
+    ) -> Result<Looked> {
+        let Some(cache) = self.intake.cache.filter(|_| !is_zero(raw)) else {
+            return Ok(Looked::Unknown(None));
         };
         let seen = seen.unwrap_or_else(|| cache.seen(raw));
-        let known = find(cache, &seen);
-        let proven = known.and_then(|entry| cache.proven(entry, || self.intake.zeros.id_of(raw)));
+        let Some(known) = find(cache, &seen) else {
+            return Ok(Looked::Unknown(Some(seen)));
+        };
+        let proven = cache.proven(known, || self.intake.zeros.id_of(raw));
         let stored = proven.map_or(Ok(None), |id| self.intake.sink.known(&id))?;
-        if let Some(chunk) = stored {
-            let length_bytes = raw.len() as u64;
-            let recognised = &self.intake.tally.recognised_bytes;
-            recognised.fetch_add(length_bytes, Ordering::Relaxed);
-            self.account(length_bytes, false);
-            return Ok((chunk, known));
-        }
-        let id = self.intake.zeros.id_of(raw);
-        let chunk = self.identified(raw, id)?;
-        Ok((chunk, Some(Entry { seen, chunk: id })))
+        Ok(stored.map_or(Looked::Unknown(Some(seen)), |chunk| {
+            Looked::Recognised(chunk, known)
+        }))
+    }
+
+    /// What was read, in order. What was not recognised is hashed at once: see `vrs_sha256`.
+    fn store(&mut self, read: &[(&[u8], Looked)]) -> Result<Vec<(ChunkRef, Option<Entry>)>> {
+        let unknown = read.iter().filter(|(_, looked)| looked.is_unknown());
+        let unknown: Vec<&[u8]> = unknown.map(|(raw, _)| *raw).collect();
+        let mut ids = self.intake.zeros.ids_of(&unknown).into_iter();
+        let stored = read.iter().map(|(raw, looked)| match looked {
+            Looked::Recognised(chunk, known) => {
+                self.recognised(raw);
+                Ok((*chunk, Some(*known)))
+            }
+            Looked::Unknown(seen) => {
+                let id = ids.next().unwrap_or_else(|| self.intake.zeros.id_of(raw));
+                let entry = seen.map(|seen| Entry { seen, chunk: id });
+                Ok((self.identified(raw, id)?, entry))
+            }
+        });
+        stored.collect()
+    }
+
+    fn recognised(&self, raw: &[u8]) {
+        let length_bytes = raw.len() as u64;
+        let recognised = &self.intake.tally.recognised_bytes;
+        recognised.fetch_add(length_bytes, Ordering::Relaxed);
+        self.account(length_bytes, false);
     }
 
     fn fill(&self, buffer: &mut Vec<u8>, range: &Range<u64>) -> Result<()> {

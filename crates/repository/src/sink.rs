@@ -17,7 +17,7 @@ use rustic_core::{BytesList, FileType, Id};
 use vrs_progress::{Counter, Progress};
 
 use crate::blob::Sealer;
-use crate::crypto::hash;
+use crate::crypto::{hash, hash_all};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, IndexId, PackId};
 use crate::id_set::IdSet;
@@ -419,6 +419,22 @@ impl ZeroChunks {
         } else {
             ChunkId::from_bytes(hash(raw))
         }
+    }
+
+    /// The same for several chunks.
+    pub(crate) fn ids_of(&self, raws: &[&[u8]]) -> Vec<ChunkId> {
+        let zeros = raws
+            .iter()
+            .map(|raw| is_zero(raw).then(|| self.id(raw.len())));
+        let zeros: Vec<Option<ChunkId>> = zeros.collect();
+        let others = raws.iter().zip(&zeros).filter(|(_, id)| id.is_none());
+        let others: Vec<&[u8]> = others.map(|(raw, _)| *raw).collect();
+        let mut hashes = hash_all(&others).into_iter();
+        let ids = raws.iter().zip(zeros).map(|(raw, id)| {
+            id.or_else(|| hashes.next().map(ChunkId::from_bytes))
+                .unwrap_or_else(|| self.id_of(raw))
+        });
+        ids.collect()
     }
 
     /// The id of so many zeros.

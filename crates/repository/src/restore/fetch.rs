@@ -1,12 +1,14 @@
 //! Fetching chunks from the repository: neighbouring ones at once. A chunk that cannot be had does not keep the
 //! others from being written.
 
+use std::ops::Range;
 use std::sync::Mutex;
 
+use itertools::Itertools as _;
 use rustic_core::repofile::BlobType;
 use vrs_progress::Counter;
 
-use crate::blob::Unsealer;
+use crate::blob::{StoredBlob, Unsealer};
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use crate::index::{BlobLocation, PackNumber};
@@ -19,6 +21,8 @@ use super::writer::Writer;
 
 /// Read at once at most, unless a single chunk is longer.
 const STRETCH_BYTES: u32 = 4 << 20;
+/// In memory at once, unless a single chunk is longer.
+const UNSEALED_BYTES: u32 = 1 << 20;
 /// Bytes that nobody wants, read along to save a request.
 const GAP_BYTES: u32 = 64 << 10;
 
@@ -93,25 +97,59 @@ impl<'a> Fetcher<'a> {
         unsealer: &mut Unsealer<'_>,
         writer: &mut Writer<'_>,
     ) -> Result<()> {
-        let (repository, index) = (self.restore.repository, &self.restore.loaded.index);
-        let mut content = self.read(stretch)?;
-        for (chunk, needs) in self.restore.by_chunk(stretch.needs) {
-            let Some((id, location)) = index.chunk(chunk) else {
-                continue;
+        let index = &self.restore.loaded.index;
+        let mut bytes = self.read(stretch)?;
+        let chunks = self.restore.by_chunk(stretch.needs);
+        let chunks = chunks.filter_map(|(chunk, needs)| {
+            let (id, location) = index.chunk(chunk)?;
+            let sealed = stretch.part(&location);
+            let blob = StoredBlob {
+                id,
+                location,
+                sealed,
             };
-            let sealed = stretch.part(&mut content, &location);
-            let raw = sealed.and_then(|sealed| unsealer.unseal(&id, &location, sealed).ok());
-            if let Some(raw) = raw {
-                writer.put(needs, raw)?;
-                continue;
+            Some((blob, needs))
+        });
+        let mut chunks = chunks.peekable();
+        while let Some(first) = chunks.next() {
+            let mut raw_bytes = first.0.location.raw_bytes();
+            let (mut blobs, mut places) = (vec![first.0], vec![first.1]);
+            let fits = |(blob, _): &(StoredBlob, _)| {
+                raw_bytes = raw_bytes.saturating_add(blob.location.raw_bytes());
+                raw_bytes <= UNSEALED_BYTES
+            };
+            let more = chunks.peeking_take_while(fits);
+            for (blob, needs) in more {
+                blobs.push(blob);
+                places.push(needs);
             }
-            match one_by_one(repository, &id) {
-                Ok(raw) => writer.put(needs, &raw)?,
-                Err(error) if error.is_of_whole_storage() => return Err(error),
-                Err(error) => self.note(needs, error),
+            let contents = unsealer.unseal_all(&blobs, &mut bytes);
+            for ((blob, needs), content) in blobs.iter().zip(places).zip(contents) {
+                self.put(&blob.id, needs, content.ok(), writer)?;
             }
         }
         Ok(())
+    }
+
+    /// Writes a chunk, which is fetched by itself where nothing came of the stretch.
+    fn put(
+        &self,
+        id: &ChunkId,
+        needs: &[Place],
+        content: Option<&[u8]>,
+        writer: &mut Writer<'_>,
+    ) -> Result<()> {
+        if let Some(content) = content {
+            return writer.put(needs, content);
+        }
+        match one_by_one(self.restore.repository, id) {
+            Ok(content) => writer.put(needs, &content),
+            Err(error) if error.is_of_whole_storage() => Err(error),
+            Err(error) => {
+                self.note(needs, error);
+                Ok(())
+            }
+        }
     }
 
     /// Nothing where the pack cannot be read.
@@ -177,10 +215,10 @@ impl Stretch<'_> {
         is_first || fits
     }
 
-    fn part<'a>(&self, content: &'a mut [u8], location: &BlobLocation) -> Option<&'a mut [u8]> {
-        let from = location.offset.checked_sub(self.offset)? as usize;
-        let to = from.checked_add(location.length as usize)?;
-        content.get_mut(from..to)
+    /// Where a chunk that was taken in lies in what is read.
+    const fn part(&self, location: &BlobLocation) -> Range<usize> {
+        let from = location.offset.saturating_sub(self.offset) as usize;
+        from..from.saturating_add(location.length as usize)
     }
 }
 
