@@ -117,8 +117,8 @@ impl Comparison<'_> {
             |buffer, (range, position)| {
                 let cuts = target.chunks.iter_from(position);
                 let cuts = cuts.map(|chunk| chunk.range());
-                restore.look(searched, range, cuts, buffer, |range, raw| {
-                    let id = restore.id_of(searched, &range, raw, None);
+                restore.look(searched, range, cuts, buffer, |chunk, id| {
+                    let range = chunk.range.clone();
                     Ok(Seen { range, id })
                 })
             },

@@ -9,6 +9,7 @@ use std::fs::File;
 
 use crate::direct::AlignedBuffer;
 use crate::error::Result;
+use crate::id::ChunkId;
 use crate::index::ChunkNumber;
 use crate::platform;
 
@@ -58,12 +59,20 @@ impl<'a> Copier<'a> {
 
     /// Reads a chunk, of whose length `content` is. False when something else lies there now.
     fn read(&self, source: &Source, content: &mut [u8]) -> bool {
-        let wanted = self.restore.loaded.index.chunk(source.chunk);
-        let (Some(file), Some((wanted, _))) = (self.file(source), wanted) else {
-            return false;
-        };
-        let read = platform::read_full_at(file, content, source.offset);
-        read.is_ok_and(|read| read == content.len()) && self.restore.zeros.id_of(content) == wanted
+        self.read_unverified(source, content)
+            && Some(self.restore.zeros.id_of(content)) == self.id(source)
+    }
+
+    fn read_unverified(&self, source: &Source, content: &mut [u8]) -> bool {
+        let read = self
+            .file(source)
+            .map(|file| platform::read_full_at(file, content, source.offset));
+        matches!(read, Some(Ok(read)) if read == content.len())
+    }
+
+    fn id(&self, source: &Source) -> Option<ChunkId> {
+        let (id, _) = self.restore.loaded.index.chunk(source.chunk)?;
+        Some(id)
     }
 
     fn file(&self, source: &Source) -> Option<&'a File> {
@@ -79,7 +88,7 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// Copies chunks one after the other. Every thread has its own.
+/// Copies chunks. Every thread has its own.
 pub(super) struct Mover<'a> {
     copier: &'a Copier<'a>,
     buffer: AlignedBuffer,
@@ -93,14 +102,31 @@ impl<'a> Mover<'a> {
         }
     }
 
-    /// False when something else lies there now.
-    pub(super) fn copy(&mut self, source: &Source, writer: &mut Writer<'_>) -> Result<bool> {
-        let content = self.buffer.room(source.length_bytes as usize);
-        let is_there = self.copier.read(source, content);
-        if is_there {
-            writer.put(self.copier.places(source), content)?;
+    /// Copies chunks that are in memory at once. Returns those that were not where they should be.
+    pub(super) fn copy(
+        &mut self,
+        sources: &[Source],
+        writer: &mut Writer<'_>,
+    ) -> Result<Vec<ChunkNumber>> {
+        let copier = self.copier;
+        let lengths = sources.iter().map(|source| source.length_bytes as usize);
+        let rooms = self.buffer.rooms(&lengths.collect::<Vec<_>>());
+        let (mut read, mut lost) = (Vec::new(), Vec::new());
+        for (source, room) in sources.iter().zip(rooms) {
+            match copier.read_unverified(source, room) {
+                true => read.push((source, &*room)),
+                false => lost.push(source.chunk),
+            }
         }
-        Ok(is_there)
+        let contents: Vec<&[u8]> = read.iter().map(|(_, content)| *content).collect();
+        let ids = copier.restore.zeros.ids_of(&contents);
+        for ((source, content), id) in read.into_iter().zip(ids) {
+            match copier.id(source) == Some(id) {
+                true => writer.put(copier.places(source), content)?,
+                false => lost.push(source.chunk),
+            }
+        }
+        Ok(lost)
     }
 }
 
@@ -241,17 +267,18 @@ impl<'a> Scheduler<'a> {
         let Some(copy) = self.copies.get(number) else {
             return Ok(());
         };
-        let is_copied = match self.held.remove(&number) {
+        match self.held.remove(&number) {
             Some(Some(content)) => {
                 self.held_bytes = self.held_bytes.saturating_sub(content.len());
                 self.writer.put(self.mover.copier.places(copy), &content)?;
-                true
             }
-            Some(None) => false,
-            None => self.mover.copy(copy, &mut self.writer)?,
-        };
-        if !is_copied {
-            self.failed.push(copy.chunk);
+            Some(None) => self.failed.push(copy.chunk),
+            None => {
+                let lost = self
+                    .mover
+                    .copy(std::slice::from_ref(copy), &mut self.writer)?;
+                self.failed.extend(lost);
+            }
         }
         Ok(())
     }

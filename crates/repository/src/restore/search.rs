@@ -10,8 +10,9 @@ use std::sync::Mutex;
 use fixedbitset::FixedBitSet;
 use vrs_progress::{Counter, Phase};
 
-use crate::chunking::{Content, Cutter, Grid, SeenHash};
+use crate::chunking::{Content, Cutter, Grid};
 use crate::error::{Error, Result};
+use crate::id::ChunkId;
 use crate::intake::RangeReader;
 use crate::layout::ChunkList;
 use crate::parallel::{self, lock};
@@ -22,7 +23,7 @@ use crate::store::RestoreRequest;
 use super::Restore;
 use super::filling::{Filler, Filling};
 use super::sources::{LocalFile, Source, Sources};
-use super::survey::Searched;
+use super::survey::{LocalChunk, Searched};
 use super::target::{Target, identity};
 
 pub(super) struct Seed {
@@ -256,7 +257,7 @@ impl Search<'_> {
     ) -> Result<Vec<Found>> {
         let Worker { buffer, filler } = worker;
         let cuts = grid.chunks(range.clone());
-        let look = |range, raw: &[u8]| self.find(searched, range, raw, None, filler);
+        let look = |chunk: &LocalChunk<'_>, id| self.find(searched, chunk, id, filler);
         let found = self.restore.look(searched, range, cuts, buffer, look)?;
         Ok(found.into_iter().flatten().collect())
     }
@@ -285,10 +286,15 @@ impl Search<'_> {
             let left_bytes = range.end.saturating_sub(end);
             let counted_bytes = left_bytes.min(piece.len() as u64);
             restore.progress.add(Counter::Scanned, counted_bytes);
-            for (raw, seen) in piece.chunks() {
+            let chunks = piece.chunks().map(|(raw, seen)| {
                 let start = end;
                 end = start.saturating_add(raw.len() as u64);
-                all.extend(self.find(searched, start..end, raw, seen, &mut worker.filler)?);
+                let range = start..end;
+                LocalChunk { range, raw, seen }
+            });
+            let chunks: Vec<_> = chunks.collect();
+            for (chunk, id) in chunks.iter().zip(restore.ids_of(searched, &chunks)) {
+                all.extend(self.find(searched, chunk, id, &mut worker.filler)?);
             }
         }
         Ok(all)
@@ -298,21 +304,18 @@ impl Search<'_> {
     fn find(
         &self,
         searched: Searched<'_>,
-        range: Range<u64>,
-        raw: &[u8],
-        seen: Option<SeenHash>,
+        local: &LocalChunk<'_>,
+        id: ChunkId,
         filler: &mut Option<Filler<'_>>,
     ) -> Result<Option<Found>> {
-        let restore = self.restore;
-        let id = restore.id_of(searched, &range, raw, seen);
-        let Some(chunk) = restore.loaded.index.number(&id) else {
+        let Some(chunk) = self.restore.loaded.index.number(&id) else {
             return Ok(None);
         };
         let is_filled = match filler {
-            Some(filler) => filler.fill(chunk, raw)?,
+            Some(filler) => filler.fill(chunk, local.raw)?,
             None => false,
         };
-        let source = Source::new(chunk, searched.local, &range);
+        let source = Source::new(chunk, searched.local, &local.range);
         Ok(Some(Found { source, is_filled }))
     }
 }

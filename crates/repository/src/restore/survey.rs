@@ -65,6 +65,14 @@ struct Look {
     is_filling_done: bool,
 }
 
+/// A chunk of a file on this host.
+pub(super) struct LocalChunk<'a> {
+    pub(super) range: Range<u64>,
+    pub(super) raw: &'a [u8],
+    /// Its BLAKE3, if that was needed to cut it.
+    pub(super) seen: Option<SeenHash>,
+}
+
 impl Restore<'_> {
     /// Looks at everything. If `may_fill`, targets that did not exist are filled meanwhile; they must be open.
     pub(super) fn survey(&mut self, request: &RestoreRequest, may_fill: bool) -> Result<Survey> {
@@ -144,29 +152,34 @@ impl Restore<'_> {
         });
     }
 
-    /// The id of some bytes of a file, of which the BLAKE3 may be known.
-    pub(super) fn id_of(
-        &self,
-        searched: Searched<'_>,
-        cut: &Range<u64>,
-        raw: &[u8],
-        seen: Option<SeenHash>,
-    ) -> ChunkId {
-        let hash = || self.zeros.id_of(raw);
-        let cache = searched.cache.filter(|_| !is_zero(raw));
-        let index = &self.loaded.index;
-        let recognised = cache.and_then(|cache| cache.recognise(index, cut, raw, seen, hash));
-        recognised.unwrap_or_else(hash)
+    /// The ids of chunks of a file. Those that its scan cache does not know are hashed at once: see `vrs_sha256`.
+    pub(super) fn ids_of(&self, searched: Searched<'_>, chunks: &[LocalChunk<'_>]) -> Vec<ChunkId> {
+        let recognised = chunks.iter().map(|chunk| {
+            let cache = searched.cache.filter(|_| !is_zero(chunk.raw))?;
+            let hash = || self.zeros.id_of(chunk.raw);
+            let (index, LocalChunk { range, raw, seen }) = (&self.loaded.index, chunk);
+            cache.recognise(index, range, raw, *seen, hash)
+        });
+        let recognised: Vec<Option<ChunkId>> = recognised.collect();
+        let others = chunks.iter().zip(&recognised);
+        let others = others.filter(|(_, id)| id.is_none());
+        let others: Vec<&[u8]> = others.map(|(chunk, _)| chunk.raw).collect();
+        let mut hashed = self.zeros.ids_of(&others).into_iter();
+        let ids = recognised.into_iter().zip(chunks).map(|(id, chunk)| {
+            id.or_else(|| hashed.next())
+                .unwrap_or_else(|| self.zeros.id_of(chunk.raw))
+        });
+        ids.collect()
     }
 
-    /// Reads a range and shows its chunks. `cuts` cover the range in order, and may go on behind it.
+    /// Reads a range and shows its chunks with their ids. `cuts` cover the range in order, and may go on behind it.
     pub(super) fn look<T>(
         &self,
         searched: Searched<'_>,
         range: Range<u64>,
         cuts: impl Iterator<Item = Range<u64>>,
         buffer: &mut Vec<u8>,
-        mut see: impl FnMut(Range<u64>, &[u8]) -> Result<T>,
+        mut see: impl FnMut(&LocalChunk<'_>, ChunkId) -> Result<T>,
     ) -> Result<Vec<T>> {
         self.go_on()?;
         let read = platform::read_range(searched.file, &range, buffer)
@@ -175,17 +188,20 @@ impl Restore<'_> {
         let length_bytes = range.end.saturating_sub(range.start);
         self.progress.add(Counter::Scanned, length_bytes);
         let mut rest = buffer.as_slice();
-        let mut seen = Vec::new();
-        for cut in cuts {
+        let mut chunks = Vec::new();
+        for range in cuts {
             let length_bytes =
-                usize::try_from(cut.end.saturating_sub(cut.start)).unwrap_or(usize::MAX);
+                usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
             let Some((raw, after)) = rest.split_at_checked(length_bytes) else {
                 break;
             };
-            seen.push(see(cut, raw)?);
+            let seen = None;
+            chunks.push(LocalChunk { range, raw, seen });
             rest = after;
         }
-        Ok(seen)
+        let ids = self.ids_of(searched, &chunks);
+        let seen = chunks.iter().zip(ids).map(|(chunk, id)| see(chunk, id));
+        seen.collect()
     }
 }
 

@@ -23,6 +23,9 @@ use super::writer::Writer;
 /// Copied by one thread before it looks for something else to do, unless a single chunk is longer.
 const COPIED_BYTES: u64 = 4 << 20;
 
+/// In memory at once, unless a single chunk is longer.
+const AT_ONCE_BYTES: u64 = 1 << 20;
+
 /// What one thread does at a time.
 enum Job<'a> {
     Copy(&'a [Source]),
@@ -75,7 +78,9 @@ fn transfer(
     let restore = copier.restore();
     fetcher.sort(&mut sought);
     let fetches = fetcher.stretches(&sought).map(Job::Fetch);
-    let jobs = groups(sources).map(Job::Copy).interleave(fetches);
+    let jobs = groups(sources, COPIED_BYTES)
+        .map(Job::Copy)
+        .interleave(fetches);
     let worker = || {
         Ok(Worker {
             fetcher,
@@ -98,14 +103,14 @@ fn transfer(
     Ok(lost)
 }
 
-/// Neighbours in a list of sources.
-fn groups(mut rest: &[Source]) -> impl Iterator<Item = &[Source]> {
+/// Neighbours in a list of sources, of so many bytes at most or of one.
+fn groups(mut rest: &[Source], most_bytes: u64) -> impl Iterator<Item = &[Source]> {
     std::iter::from_fn(move || {
         let mut bytes: u64 = 0;
         let fits = |source: &&Source| {
             let is_first = bytes == 0;
             bytes = bytes.saturating_add(source.length_bytes.into());
-            is_first || bytes <= COPIED_BYTES
+            is_first || bytes <= most_bytes
         };
         let count = rest.iter().take_while(fits).count();
         let (group, after) = rest.split_at_checked(count)?;
@@ -120,10 +125,8 @@ impl Worker<'_> {
         let mut lost = Vec::new();
         match job {
             Job::Copy(sources) => {
-                for source in sources {
-                    if !self.mover.copy(source, &mut self.writer)? {
-                        lost.push(source.chunk);
-                    }
+                for sources in groups(sources, AT_ONCE_BYTES) {
+                    lost.extend(self.mover.copy(sources, &mut self.writer)?);
                 }
             }
             Job::Fetch(stretch) => {
