@@ -2,8 +2,6 @@
 
 use std::collections::HashSet;
 
-use sha2::{Digest as _, Sha256};
-
 use super::cuts::Cuts;
 
 /// That of a repository opened with its defaults.
@@ -32,7 +30,7 @@ impl Store {
         self.chunks = chunks.len();
         let mut added = chunks.len() * LISTED_CHUNK_BYTES;
         for chunk in chunks {
-            if self.known.insert(Sha256::digest(chunk).into()) {
+            if self.known.insert(vrs_sha256::hash(chunk)) {
                 let compressed = zstd::bulk::compress(chunk, COMPRESSION_LEVEL);
                 let compressed_bytes = compressed.expect("memory for a chunk").len();
                 added += compressed_bytes.min(chunk.len()) + NEW_CHUNK_BYTES;
