@@ -10,6 +10,7 @@ use aes256ctr_poly1305aes::aead::{Aead, AeadInPlace};
 use aes256ctr_poly1305aes::{Aes256CtrPoly1305Aes, Key, Nonce, Tag};
 use secrecy::zeroize::Zeroize;
 use sha2::{Digest, Sha256};
+pub(crate) use vrs_sha256::{hash, hash_all};
 
 use crate::error::{Error, Result};
 use crate::scan_cache::ScanKey;
@@ -85,8 +86,6 @@ impl MasterKey {
         self.cipher.decrypt(Nonce::from_slice(nonce), text).ok()
     }
 }
-
-pub(crate) use vrs_sha256::{hash, hash_all};
 
 /// Hashes and counts what is written to it.
 #[derive(Default)]

@@ -431,6 +431,18 @@ fn register_without(vboxmanage: &VBoxManage, machine: &RigMachine<'_>, stray: Me
         .unwrap();
 }
 
+/// A machine whose settings have an image that it does not use, as those of one that died in a take or a merge.
+fn make_readable(vboxmanage: &VBoxManage, machine: &RigMachine<'_>) {
+    if state(vboxmanage, machine) != MachineState::Inaccessible {
+        return;
+    }
+    let settings = MachineSettings::read(machine.settings_path()).unwrap();
+    let mut disks = settings.all_hard_disks();
+    let stray = disks.find(|disk| settings.is_unused(disk)).unwrap().id;
+    vboxmanage.unregister(id_of(machine), &NoProgress).unwrap();
+    register_without(vboxmanage, machine, stray);
+}
+
 /// As above, while the service goes on running: another VirtualBox snapshot makes the settings
 /// readable, and the image can be deleted once the service was started anew.
 #[test]
@@ -506,6 +518,8 @@ fn a_merge_that_died_is_made_later() {
             || vboxmanage.delete_virtualbox_snapshot(id, taken, &NoProgress),
         );
         if outcome.is_ok() {
+            // The process can have died after the merge, and before its image was gone from the settings.
+            make_readable(&vboxmanage, &machine);
             vboxmanage.power_off(id, &NoProgress).unwrap();
         }
         outcome.err().map(|_| taken)
@@ -520,14 +534,7 @@ fn a_merge_that_died_is_made_later() {
     assert!(outcome.is_ok() || is_locked, "{outcome:?}");
     // The service of the rig does not end by itself.
     rig.reread();
-    if state(&vboxmanage, &machine) == MachineState::Inaccessible {
-        // Its settings have an image that it does not use, as those of a machine that died in a take.
-        let settings = MachineSettings::read(machine.settings_path()).unwrap();
-        let mut disks = settings.all_hard_disks();
-        let stray = disks.find(|disk| settings.is_unused(disk)).unwrap().id;
-        vboxmanage.unregister(id, &NoProgress).unwrap();
-        register_without(&vboxmanage, &machine, stray);
-    }
+    make_readable(&vboxmanage, &machine);
     delete().unwrap();
     assert_eq!(vboxmanage.virtualbox_snapshots(id).unwrap(), Vec::new());
     assert_eq!(in_snapshots(&machine, "vdi").len(), 0);

@@ -1,6 +1,7 @@
 //! Fetching chunks from the repository: neighbouring ones at once. A chunk that cannot be had does not keep the
 //! others from being written.
 
+use std::iter::Peekable;
 use std::ops::Range;
 use std::sync::Mutex;
 
@@ -111,18 +112,7 @@ impl<'a> Fetcher<'a> {
             Some((blob, needs))
         });
         let mut chunks = chunks.peekable();
-        while let Some(first) = chunks.next() {
-            let mut raw_bytes = first.0.location.raw_bytes();
-            let (mut blobs, mut places) = (vec![first.0], vec![first.1]);
-            let fits = |(blob, _): &(StoredBlob, _)| {
-                raw_bytes = raw_bytes.saturating_add(blob.location.raw_bytes());
-                raw_bytes <= UNSEALED_BYTES
-            };
-            let more = chunks.peeking_take_while(fits);
-            for (blob, needs) in more {
-                blobs.push(blob);
-                places.push(needs);
-            }
+        while let Some((blobs, places)) = next_together(&mut chunks) {
             let contents = unsealer.unseal_all(&blobs, &mut bytes);
             for ((blob, needs), content) in blobs.iter().zip(places).zip(contents) {
                 self.put(&blob.id, needs, content.ok(), writer)?;
@@ -220,6 +210,19 @@ impl Stretch<'_> {
         let from = location.offset.saturating_sub(self.offset) as usize;
         from..from.saturating_add(location.length as usize)
     }
+}
+
+/// Chunks that are unsealed together, and where they go.
+fn next_together<'n>(
+    chunks: &mut Peekable<impl Iterator<Item = (StoredBlob, &'n [Place])>>,
+) -> Option<(Vec<StoredBlob>, Vec<&'n [Place]>)> {
+    let first = chunks.next()?;
+    let mut raw_bytes = first.0.location.raw_bytes();
+    let more = chunks.peeking_take_while(|(blob, _)| {
+        raw_bytes = raw_bytes.saturating_add(blob.location.raw_bytes());
+        raw_bytes <= UNSEALED_BYTES
+    });
+    Some(std::iter::once(first).chain(more).unzip())
 }
 
 /// The slow way, which also tries other packs that hold the chunk and says what is wrong.
