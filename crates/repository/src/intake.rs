@@ -290,8 +290,8 @@ impl Worker<'_> {
     /// What was read, in order. What was not recognised is hashed at once: see `vrs_sha256`.
     fn store(&mut self, read: &[(&[u8], Looked)]) -> Result<Vec<(ChunkRef, Option<Entry>)>> {
         let unknown = read.iter().filter(|(_, looked)| looked.is_unknown());
-        let unknown: Vec<&[u8]> = unknown.map(|(raw, _)| *raw).collect();
-        let mut ids = self.intake.zeros.ids_of(&unknown).into_iter();
+        let unknown = unknown.map(|(raw, _)| (*raw, None));
+        let mut ids = self.intake.zeros.ids_of(unknown).into_iter();
         let stored = read.iter().map(|(raw, looked)| match looked {
             Looked::Recognised(chunk, known) => {
                 self.recognised(raw);

@@ -40,6 +40,8 @@ use transfer::carry_out;
 
 /// Storage, far away or here, needs more requests under way than there are processors.
 const LEAST_THREADS: usize = 4;
+/// Chunks that are fetched or copied are hashed together, and in memory for that; a single one may be longer.
+const TOGETHER_BYTES: u32 = 1 << 20;
 
 /// What all parts of a restore use.
 struct Restore<'a> {

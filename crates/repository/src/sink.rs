@@ -421,16 +421,18 @@ impl ZeroChunks {
         }
     }
 
-    /// The same for several chunks.
-    pub(crate) fn ids_of(&self, raws: &[&[u8]]) -> Vec<ChunkId> {
-        let zeros = raws
-            .iter()
-            .map(|raw| is_zero(raw).then(|| self.id(raw.len())));
-        let zeros: Vec<Option<ChunkId>> = zeros.collect();
-        let others = raws.iter().zip(&zeros).filter(|(_, id)| id.is_none());
+    /// The same for several chunks, of which some may have an id already.
+    pub(crate) fn ids_of<'r>(
+        &self,
+        chunks: impl Iterator<Item = (&'r [u8], Option<ChunkId>)>,
+    ) -> Vec<ChunkId> {
+        let zeros = |raw: &[u8]| is_zero(raw).then(|| self.id(raw.len()));
+        let known = chunks.map(|(raw, id)| (raw, id.or_else(|| zeros(raw))));
+        let known: Vec<_> = known.collect();
+        let others = known.iter().filter(|(_, id)| id.is_none());
         let others: Vec<&[u8]> = others.map(|(raw, _)| *raw).collect();
         let mut hashes = hash_all(&others).into_iter();
-        let ids = raws.iter().zip(zeros).map(|(raw, id)| {
+        let ids = known.into_iter().map(|(raw, id)| {
             id.or_else(|| hashes.next().map(ChunkId::from_bytes))
                 .unwrap_or_else(|| self.id_of(raw))
         });

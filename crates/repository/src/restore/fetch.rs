@@ -16,14 +16,12 @@ use crate::index::{BlobLocation, PackNumber};
 use crate::parallel::lock;
 use crate::repository::ResticRepository;
 
-use super::Restore;
 use super::place::Place;
 use super::writer::Writer;
+use super::{Restore, TOGETHER_BYTES};
 
 /// Read at once at most, unless a single chunk is longer.
 const STRETCH_BYTES: u32 = 4 << 20;
-/// In memory at once, unless a single chunk is longer.
-const UNSEALED_BYTES: u32 = 1 << 20;
 /// Bytes that nobody wants, read along to save a request.
 const GAP_BYTES: u32 = 64 << 10;
 
@@ -220,7 +218,7 @@ fn next_together<'n>(
     let mut raw_bytes = first.0.location.raw_bytes();
     let more = chunks.peeking_take_while(|(blob, _)| {
         raw_bytes = raw_bytes.saturating_add(blob.location.raw_bytes());
-        raw_bytes <= UNSEALED_BYTES
+        raw_bytes <= TOGETHER_BYTES
     });
     Some(std::iter::once(first).chain(more).unzip())
 }

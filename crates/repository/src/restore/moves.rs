@@ -118,8 +118,8 @@ impl<'a> Mover<'a> {
                 false => lost.push(source.chunk),
             }
         }
-        let contents: Vec<&[u8]> = read.iter().map(|(_, content)| *content).collect();
-        let ids = copier.restore.zeros.ids_of(&contents);
+        let contents = read.iter().map(|(_, content)| (*content, None));
+        let ids = copier.restore.zeros.ids_of(contents);
         for ((source, content), id) in read.into_iter().zip(ids) {
             match copier.id(source) == Some(id) {
                 true => writer.put(copier.places(source), content)?,

@@ -154,22 +154,13 @@ impl Restore<'_> {
 
     /// The ids of chunks of a file. Those that its scan cache does not know are hashed at once: see `vrs_sha256`.
     pub(super) fn ids_of(&self, searched: Searched<'_>, chunks: &[LocalChunk<'_>]) -> Vec<ChunkId> {
-        let recognised = chunks.iter().map(|chunk| {
-            let cache = searched.cache.filter(|_| !is_zero(chunk.raw))?;
-            let hash = || self.zeros.id_of(chunk.raw);
-            let (index, LocalChunk { range, raw, seen }) = (&self.loaded.index, chunk);
-            cache.recognise(index, range, raw, *seen, hash)
-        });
-        let recognised: Vec<Option<ChunkId>> = recognised.collect();
-        let others = chunks.iter().zip(&recognised);
-        let others = others.filter(|(_, id)| id.is_none());
-        let others: Vec<&[u8]> = others.map(|(chunk, _)| chunk.raw).collect();
-        let mut hashed = self.zeros.ids_of(&others).into_iter();
-        let ids = recognised.into_iter().zip(chunks).map(|(id, chunk)| {
-            id.or_else(|| hashed.next())
-                .unwrap_or_else(|| self.zeros.id_of(chunk.raw))
-        });
-        ids.collect()
+        let recognise = |LocalChunk { range, raw, seen }: &LocalChunk<'_>| {
+            let cache = searched.cache.filter(|_| !is_zero(raw))?;
+            let hash = || self.zeros.id_of(raw);
+            cache.recognise(&self.loaded.index, range, raw, *seen, hash)
+        };
+        let known = chunks.iter().map(|chunk| (chunk.raw, recognise(chunk)));
+        self.zeros.ids_of(known)
     }
 
     /// Reads a range and shows its chunks with their ids. `cuts` cover the range in order, and may go on behind it.

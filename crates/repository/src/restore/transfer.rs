@@ -12,19 +12,16 @@ use crate::index::ChunkNumber;
 use crate::parallel;
 use crate::store::RestoreStats;
 
-use super::Restore;
 use super::fetch::{Fetcher, Stretch};
 use super::moves::{Copier, Mover, move_overwritten};
 use super::place::Place;
 use super::sources::Source;
 use super::survey::Survey;
 use super::writer::Writer;
+use super::{Restore, TOGETHER_BYTES};
 
 /// Copied by one thread before it looks for something else to do, unless a single chunk is longer.
 const COPIED_BYTES: u64 = 4 << 20;
-
-/// In memory at once, unless a single chunk is longer.
-const AT_ONCE_BYTES: u64 = 1 << 20;
 
 /// What one thread does at a time.
 enum Job<'a> {
@@ -125,7 +122,7 @@ impl Worker<'_> {
         let mut lost = Vec::new();
         match job {
             Job::Copy(sources) => {
-                for sources in groups(sources, AT_ONCE_BYTES) {
+                for sources in groups(sources, TOGETHER_BYTES.into()) {
                     lost.extend(self.mover.copy(sources, &mut self.writer)?);
                 }
             }
