@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use rustic_core::repofile::BlobType;
-use zstd::zstd_safe::CParameter;
+use zstd::zstd_safe::{CParameter, compress_bound};
 
 use crate::crypto::{Digester, MasterKey, hash, hash_all};
 use crate::decompression::{decompress_through, decompress_to};
@@ -30,11 +30,13 @@ const TUNED: [CParameter; 2] = [CParameter::HashLog(15), CParameter::MinMatch(6)
 const UNTUNED: [CParameter; 2] = [CParameter::HashLog(0), CParameter::MinMatch(0)];
 const TUNED_LEVEL: i32 = 1;
 
-/// Compresses and seals blobs. Every thread has its own, as the compressor keeps its tables.
+/// Compresses and seals blobs. Every thread has its own, as the compressor keeps its tables and the buffer its
+/// memory.
 pub(crate) struct Sealer<'a> {
     key: &'a MasterKey,
     compression_level: i32,
     compressor: zstd::bulk::Compressor<'static>,
+    compressed: Vec<u8>,
 }
 
 impl<'a> Sealer<'a> {
@@ -48,17 +50,16 @@ impl<'a> Sealer<'a> {
             key,
             compression_level,
             compressor,
+            compressed: Vec::new(),
         })
     }
 
     /// What is stored for a blob: compressed where that makes it smaller.
     pub(crate) fn seal(&mut self, kind: BlobType, id: ChunkId, raw: &[u8]) -> Result<SealedBlob> {
-        let compressed = self
-            .compress(raw)
-            .ok()
-            .filter(|compressed| compressed.len() < raw.len());
-        let sealed = self.key.seal(compressed.as_deref().unwrap_or(raw))?;
-        let uncompressed_length = compressed.and_then(|_| u32::try_from(raw.len()).ok());
+        let is_smaller = self.compress(raw).is_ok() && self.compressed.len() < raw.len();
+        let stored = if is_smaller { &self.compressed } else { raw };
+        let sealed = self.key.seal(stored)?;
+        let uncompressed_length = u32::try_from(raw.len()).ok().filter(|_| is_smaller);
         Ok(SealedBlob {
             id,
             kind,
@@ -67,12 +68,16 @@ impl<'a> Sealer<'a> {
         })
     }
 
-    fn compress(&mut self, raw: &[u8]) -> io::Result<Vec<u8>> {
+    fn compress(&mut self, raw: &[u8]) -> io::Result<()> {
         let tune = self.compression_level == TUNED_LEVEL && raw.len() > WELL_CHOSEN_BYTES;
         for parameter in if tune { TUNED } else { UNTUNED } {
             self.compressor.set_parameter(parameter)?;
         }
-        self.compressor.compress(raw)
+        self.compressed.clear();
+        self.compressed.reserve(compress_bound(raw.len()));
+        self.compressor
+            .compress_to_buffer(raw, &mut self.compressed)
+            .map(drop)
     }
 
     /// What is stored for a blob of `raw_bytes` bytes that `write` produces. Only its compressed

@@ -2,9 +2,10 @@
 //!
 //! The same bytes at the same place of the grid, or in the same surroundings for content-defined
 //! chunks, always give the same chunks. That is part of the repository's promise: changing it makes
-//! the next snapshot of every machine send everything again.
+//! the next snapshot of every machine send everything again. Not promised: that a large file which is cut by its
+//! content in parts has the chunks of one stream where nothing tells for long where one ends, as in a run of zeros.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::ops::Range;
 
 use fastcdc::v2020::{FastCDC, Normalization};
@@ -23,8 +24,10 @@ pub(crate) const READ_BYTES: u64 = 1 << 20;
 /// Content-defined chunks are read and go to a thread so much at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// What one thread searches at a time where chunks are content-defined.
+/// What one thread searches at a time where chunks are content-defined, and what it cuts at a time at most.
 const PART_BYTES: u64 = 32 << 20;
+/// A part that is cut is as large as this share of what is left, so that threads end at the same time.
+const SHARE: u64 = 16;
 /// So many chunks after a place, at their longest, they end where they do whatever lay before.
 const SETTLED_CHUNKS: u64 = 4;
 
@@ -155,8 +158,8 @@ impl Grid {
 }
 
 /// Some content-defined chunks, in the buffer that they were read into.
-pub(crate) struct Piece {
-    bytes: Vec<u8>,
+pub(crate) struct Piece<'a> {
+    bytes: &'a [u8],
     cuts: Vec<Cut>,
 }
 
@@ -200,7 +203,7 @@ impl<R: Recall> Recall for Option<R> {
     }
 }
 
-impl Piece {
+impl Piece<'_> {
     /// The chunks in order, with the hashes of those that have one.
     pub(crate) fn chunks(&self) -> impl Iterator<Item = (&[u8], Option<SeenHash>)> {
         let mut start = 0;
@@ -212,18 +215,20 @@ impl Piece {
     }
 
     /// Sum of the lengths of all chunks.
-    pub(crate) fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.bytes.len()
     }
 }
 
 /// What is left of a stream that is being cut.
-struct Pieces<S, R> {
+pub(crate) struct Pieces<S, R> {
     content: Content,
     source: S,
     recall: R,
-    /// Read, and not known to be a whole chunk.
-    rest: Vec<u8>,
+    /// Room for a piece and for the longest chunk.
+    buffer: Vec<u8>,
+    /// The part of the buffer that was read and handed out in no piece.
+    rest: Range<usize>,
     has_ended: bool,
 }
 
@@ -234,19 +239,37 @@ impl Content {
 
     /// Reads chunks from a stream, about a megabyte of them at a time. Memory: one piece. Where they end does not
     /// depend on what is recalled.
-    pub(crate) fn pieces(
-        self,
-        source: impl Read,
-        recall: impl Recall,
-    ) -> impl Iterator<Item = std::io::Result<Piece>> {
-        let mut pieces = Pieces {
+    pub(crate) fn pieces<S: Read, R: Recall>(self, source: S, recall: R) -> Pieces<S, R> {
+        Pieces {
             content: self,
             source,
             recall,
-            rest: Vec::new(),
+            buffer: vec![0; PIECE_BYTES.saturating_add(self.largest_bytes())],
+            rest: 0..0,
             has_ended: false,
-        };
-        std::iter::from_fn(move || pieces.next().transpose())
+        }
+    }
+
+    /// How much one thread cuts at a time where so much is left.
+    pub(crate) fn part_bytes(left_bytes: u64) -> u64 {
+        let share = left_bytes.div_euclid(SHARE);
+        share.clamp(PIECE_BYTES as u64, PART_BYTES)
+    }
+
+    /// What has to be read around a place to find the end of a chunk there: see [`Self::seam`].
+    pub(crate) fn around(self, place: u64) -> Range<u64> {
+        let behind_bytes = (self.largest_bytes() as u64).saturating_mul(2);
+        place.saturating_sub(self.settled_bytes())..place.saturating_add(behind_bytes)
+    }
+
+    /// Where a chunk ends among these bytes, at `place` or soon after it, most likely whatever lies before them.
+    pub(crate) fn seam(self, bytes: &[u8], place: usize) -> usize {
+        let cutter = self.cutter(bytes);
+        let mut end = 0;
+        while end < place.min(bytes.len()) {
+            (_, end) = cutter.cut(end, bytes.len().saturating_sub(end));
+        }
+        end
     }
 
     /// So far behind a place chunks most likely end where they do if cutting began there.
@@ -302,23 +325,47 @@ impl Content {
 }
 
 impl<S: Read, R: Recall> Pieces<S, R> {
-    fn next(&mut self) -> std::io::Result<Option<Piece>> {
-        let full = PIECE_BYTES.saturating_add(self.content.largest_bytes());
-        let mut bytes = Vec::with_capacity(full);
-        bytes.append(&mut self.rest);
-        if !self.has_ended {
-            let missing = full.saturating_sub(bytes.len()) as u64;
-            let read = self.source.by_ref().take(missing).read_to_end(&mut bytes);
-            self.has_ended = read.as_ref().map_or(true, |read| (*read as u64) < missing);
-            read?;
-        }
-        let (content, has_ended) = (self.content, self.has_ended);
-        let cuts = content.cuts(&bytes, has_ended, &mut self.recall);
+    /// The next chunks; none at the end, and after a failure.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Piece<'_>>> {
+        self.read()?;
+        let read = self.buffer.get(..self.rest.end).unwrap_or_default();
+        let cuts = self.content.cuts(read, self.has_ended, &mut self.recall);
         let Some(last) = cuts.last() else {
             return Ok(None);
         };
-        self.rest = bytes.split_off(last.end);
+        self.rest.start = last.end;
+        let bytes = read.get(..last.end).unwrap_or_default();
         Ok(Some(Piece { bytes, cuts }))
+    }
+
+    /// Moves the rest to the front and reads what there is room for.
+    fn read(&mut self) -> io::Result<()> {
+        let rest = std::mem::take(&mut self.rest);
+        let rest_bytes = rest.len();
+        self.buffer.copy_within(rest, 0);
+        let mut filled = rest_bytes;
+        while !self.has_ended {
+            let Some(room) = self
+                .buffer
+                .get_mut(filled..)
+                .filter(|room| !room.is_empty())
+            else {
+                break;
+            };
+            match self.source.read(room) {
+                Ok(count) => {
+                    self.has_ended = count == 0;
+                    filled = filled.saturating_add(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.has_ended = true;
+                    return Err(error);
+                }
+            }
+        }
+        self.rest = 0..filled;
+        Ok(())
     }
 }
 
@@ -410,13 +457,17 @@ mod tests {
     }
 
     fn lengths_with(content: Content, bytes: &[u8], recall: impl Recall) -> Vec<usize> {
-        let pieces: Vec<Piece> = content
-            .pieces(bytes, recall)
-            .map(|piece| piece.unwrap())
-            .collect();
-        let all = || pieces.iter().flat_map(Piece::chunks).map(|(raw, _)| raw);
-        assert!(all().flatten().eq(bytes));
-        all().map(<[u8]>::len).collect()
+        let mut pieces = content.pieces(bytes, recall);
+        let mut lengths = Vec::new();
+        let mut rest = bytes;
+        while let Some(piece) = pieces.next().unwrap() {
+            for (raw, _) in piece.chunks() {
+                rest = rest.strip_prefix(raw).unwrap();
+                lengths.push(raw.len());
+            }
+        }
+        assert!(rest.is_empty());
+        lengths
     }
 
     #[test]
@@ -525,19 +576,51 @@ mod tests {
     }
 
     #[test]
+    fn a_seam_is_where_a_chunk_ends_in_one_stream() {
+        let content = Content {
+            average_bytes: 4096,
+        };
+        let bytes = noise(PIECE_BYTES);
+        let ends = lengths(content, &bytes).into_iter().scan(0, |end, length| {
+            *end += length;
+            Some(*end)
+        });
+        let ends: Vec<usize> = ends.collect();
+        for place in (1..bytes.len()).step_by(7919) {
+            let around = content.around(place as u64);
+            let (start, end) = (around.start as usize, around.end as usize);
+            let read = &bytes[start..end.min(bytes.len())];
+            let expected = ends.iter().find(|end| **end >= place);
+            assert_eq!(expected, Some(&(start + content.seam(read, place - start))));
+        }
+        assert_eq!(content.seam(&bytes[..100], 100), 100);
+        assert_eq!(content.seam(&[], 100), 0);
+    }
+
+    #[test]
+    fn parts_grow_smaller_towards_the_end() {
+        let parts = [0, 1 << 20, 1 << 25, 1 << 28, 1 << 29, 1 << 40].map(Content::part_bytes);
+        assert_eq!(
+            parts,
+            [1, 1, 2, 16, 32, 32].map(|mebibytes| mebibytes << 20)
+        );
+    }
+
+    #[test]
     fn a_stream_that_fails_ends_after_its_failure() {
         struct Failing;
         impl Read for Failing {
-            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
-                Err(std::io::Error::other("gone"))
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("gone"))
             }
         }
         let content = Content {
             average_bytes: 16 << 10,
         };
         let start = noise(2 * PIECE_BYTES);
-        let outcomes = content.pieces(start.as_slice().chain(Failing), ());
-        let outcomes: Vec<bool> = outcomes.map(|piece| piece.is_ok()).collect();
-        assert_eq!(outcomes, [true, false]);
+        let mut pieces = content.pieces(start.as_slice().chain(Failing), ());
+        assert!(pieces.next().is_ok_and(|piece| piece.is_some()));
+        assert!(pieces.next().is_err());
+        assert!(pieces.next().is_ok_and(|piece| piece.is_none()));
     }
 }

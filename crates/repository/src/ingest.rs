@@ -328,6 +328,43 @@ mod tests {
         ingest.commit(&label).unwrap()
     }
 
+    #[test]
+    fn a_file_is_cut_in_parts_as_it_would_be_in_one_stream() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("repository");
+        make_repository(&place);
+        let image = folder.path().join("state.sav");
+        let mut content = vec![0; 24 << 20];
+        blake3::Hasher::new().finalize_xof().fill(&mut content);
+        std::fs::write(&image, &content).unwrap();
+        let location = Location::parse(place.to_str().unwrap()).unwrap();
+        let password = Password::new(REPOSITORY_PASSWORD.to_owned());
+        let options = OpenOptions::default();
+        let repository = ResticRepository::open(&location, &password, &options).unwrap();
+        let chunking = Chunking::ContentDefined {
+            average_bytes: 64 << 10,
+        };
+        let (id, _) = take(&repository, &image, chunking);
+
+        let loaded = repository.index().unwrap();
+        let file = repository.found_file(&loaded, &id, &path()).unwrap();
+        let stored = repository.stored_chunks(file).unwrap();
+        let stored: Vec<usize> = stored
+            .iter()
+            .map(|chunk| chunk.length_bytes as usize)
+            .collect();
+        let Cutter::Content(cutter) = Cutter::new(chunking).unwrap() else {
+            panic!("by content");
+        };
+        let mut pieces = cutter.pieces(content.as_slice(), ());
+        let mut expected = Vec::new();
+        while let Some(piece) = pieces.next().unwrap() {
+            expected.extend(piece.chunks().map(|(raw, _)| raw.len()));
+        }
+        assert!(expected.len() > 100);
+        assert_eq!(stored, expected);
+    }
+
     /// Every entry says that the chunk's bytes are those of the next one, with checksums that are right.
     fn poison(cache: &ScanCache<'_>) {
         let entries: Vec<Entry> = cache.entries(0, CHUNKS).into_iter().flatten().collect();

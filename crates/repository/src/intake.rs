@@ -1,7 +1,7 @@
 //! One file on its way into the repository: read, cut, hash, look up, store.
 //!
-//! Several threads read different ranges of one file. Each holds at most [`READ_BYTES`] and the
-//! queue between them is short, so memory does not grow with the file, except for four bytes a chunk.
+//! Several threads read different ranges of one file. Each holds about [`READ_BYTES`] and what it says of one
+//! range, so memory does not grow with the file, except for four bytes a chunk.
 //! What the scan cache recognises needs no SHA-256.
 
 use std::fs::File;
@@ -14,7 +14,7 @@ use vrs_progress::Counter;
 
 use crate::blob::Sealer;
 use crate::block_list::BlockList;
-use crate::chunking::{Content, Cutter, Grid, Piece, READ_BYTES, SeenHash};
+use crate::chunking::{Content, Cutter, Grid, READ_BYTES, SeenHash};
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use crate::index::ChunkNumber;
@@ -51,17 +51,19 @@ enum Job {
         length_bytes: u64,
     },
     /// Read this and cut it on the grid.
-    Range(Range<u64>),
-    /// Chunks that were read already.
-    Chunks(Piece),
+    OnGrid(Grid, Range<u64>),
+    /// Read this and cut it by its content.
+    ByContent(Content, Range<u64>),
 }
 
 /// Chunks of the file, in order.
 enum Taken {
     Known(Vec<ChunkRef>),
-    /// With what the scan cache is to remember of each.
-    Read(Vec<(ChunkRef, Option<Entry>)>),
+    Read(Vec<Stored>),
 }
+
+/// A chunk, with what the scan cache is to remember of it.
+type Stored = (ChunkRef, Option<Entry>);
 
 impl Intake<'_> {
     /// The chunks of the whole file, in order.
@@ -72,6 +74,10 @@ impl Intake<'_> {
         threads: usize,
     ) -> Result<BlockList<ChunkRef>> {
         let unknown_bytes: u64 = parts.iter().map(Part::unknown_bytes).sum();
+        // Whoever vouches for parts of a file says that the others changed. To look for those first would cost more
+        // than to hash them all once more when the file is next read as a whole.
+        let is_known_to_change = parts.iter().any(|part| part.unknown_bytes() == 0);
+        let cache = self.cache.filter(|_| !is_known_to_change);
         let jobs = parts.into_iter().flat_map(|part| self.jobs(part, cutter));
         let threads = if unknown_bytes <= READ_BYTES {
             1
@@ -81,7 +87,7 @@ impl Intake<'_> {
         let worker = || {
             Ok(Worker {
                 intake: self,
-                cutter,
+                cache,
                 sealer: self.sink.sealer()?,
                 buffer: Vec::new(),
             })
@@ -113,30 +119,50 @@ impl Intake<'_> {
                     length_bytes,
                 })))
             }
-            (Part::Unknown(range), Cutter::Grid(grid)) => {
-                Box::new(grid.reads(range).map(|read| Ok(Job::Range(read))))
-            }
+            (Part::Unknown(range), Cutter::Grid(grid)) => Box::new(
+                grid.reads(range)
+                    .map(move |read| Ok(Job::OnGrid(grid, read))),
+            ),
             (Part::Unknown(range), Cutter::Content(content)) => {
                 Box::new(self.content_jobs(range, content))
             }
         }
     }
 
+    /// Parts that several threads can cut at the same time. Each begins where a chunk ends.
     fn content_jobs(
         &self,
         range: Range<u64>,
         content: Content,
     ) -> impl Iterator<Item = Result<Job>> + '_ {
-        let start = range.start;
-        let source = RangeReader {
-            counter: Some(&self.tally.read_bytes),
-            ..RangeReader::new(self.file, range)
-        };
-        let failed = move |error| Error::local(self.path, "read", Some(start), error);
-        let index = &self.sink.base().index;
-        let recall = self.cache.and_then(|cache| cache.recall(index));
-        let pieces = content.pieces(source, recall);
-        pieces.map(move |piece| piece.map(Job::Chunks).map_err(failed))
+        let mut rest = range;
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let part_bytes = Content::part_bytes(rest.end.saturating_sub(rest.start));
+            let end = self.seam(&rest, content, rest.start.saturating_add(part_bytes));
+            let start = std::mem::replace(&mut rest.start, *end.as_ref().unwrap_or(&rest.end));
+            Some(end.map(|end| Job::ByContent(content, start..end)))
+        })
+    }
+
+    /// Where a chunk ends at or behind a place in a range.
+    fn seam(&self, range: &Range<u64>, content: Content, place: u64) -> Result<u64> {
+        let around = content.around(place);
+        let around = around.start.max(range.start)..around.end.min(range.end);
+        if place >= around.end {
+            return Ok(range.end);
+        }
+        let length = usize::try_from(around.end.saturating_sub(around.start));
+        let mut bytes = vec![0; length.unwrap_or(usize::MAX)];
+        let read = platform::read_full_at(self.file, &mut bytes, around.start)
+            .map_err(|error| Error::local(self.path, "read", Some(around.start), error))?;
+        bytes.truncate(read);
+        let before = usize::try_from(place.saturating_sub(around.start)).unwrap_or(usize::MAX);
+        let seam = content.seam(&bytes, before) as u64;
+        // Of a file that shrinks meanwhile nothing is stored.
+        Ok(around.start.saturating_add(seam).max(place))
     }
 
     fn changed(&self) -> Error {
@@ -196,16 +222,15 @@ impl Looked {
 
 struct Worker<'a> {
     intake: &'a Intake<'a>,
-    cutter: Cutter,
+    /// Where chunks are looked for.
+    cache: Option<&'a ScanCache<'a>>,
     sealer: Sealer<'a>,
     buffer: Vec<u8>,
 }
 
 impl Worker<'_> {
     fn work(&mut self, job: Job) -> Result<Taken> {
-        if self.intake.sink.progress.interrupted() {
-            return Err(Error::Interrupted);
-        }
+        self.go_on()?;
         match job {
             Job::Known {
                 chunks,
@@ -215,44 +240,67 @@ impl Worker<'_> {
                 let known = chunks.into_iter().map(Sink::stored).collect::<Result<_>>();
                 known.map(Taken::Known)
             }
-            Job::Range(range) => self.range(range).map(Taken::Read),
-            Job::Chunks(piece) => {
-                let chunks = piece.chunks();
-                let read = chunks.map(|(raw, seen)| Ok((raw, self.content_chunk(raw, seen)?)));
-                let read = read.collect::<Result<Vec<_>>>()?;
-                self.store(&read).map(Taken::Read)
-            }
+            Job::OnGrid(grid, range) => self.on_grid(grid, range).map(Taken::Read),
+            Job::ByContent(content, range) => self.by_content(content, range).map(Taken::Read),
         }
     }
 
-    fn range(&mut self, range: Range<u64>) -> Result<Vec<(ChunkRef, Option<Entry>)>> {
+    fn go_on(&self) -> Result<()> {
+        if self.intake.sink.progress.interrupted() {
+            Err(Error::Interrupted)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn on_grid(&mut self, grid: Grid, range: Range<u64>) -> Result<Vec<Stored>> {
         let mut buffer = std::mem::take(&mut self.buffer);
         self.fill(&mut buffer, &range)?;
         let mut rest = buffer.as_slice();
         let mut read = Vec::new();
-        if let Cutter::Grid(grid) = self.cutter {
-            let mut entries = self.entries(grid, &range).into_iter();
-            for chunk in grid.chunks(range) {
-                let length =
-                    usize::try_from(chunk.end.saturating_sub(chunk.start)).unwrap_or(usize::MAX);
-                let (raw, after) = rest
-                    .split_at_checked(length)
-                    .ok_or_else(|| self.intake.changed())?;
-                read.push((raw, self.grid_chunk(raw, entries.next().flatten())?));
-                rest = after;
-            }
+        let mut entries = self.entries(grid, &range).into_iter();
+        for chunk in grid.chunks(range) {
+            let length =
+                usize::try_from(chunk.end.saturating_sub(chunk.start)).unwrap_or(usize::MAX);
+            let (raw, after) = rest
+                .split_at_checked(length)
+                .ok_or_else(|| self.intake.changed())?;
+            read.push((raw, self.grid_chunk(raw, entries.next().flatten())?));
+            rest = after;
         }
         let chunks = self.store(&read)?;
         self.buffer = buffer;
         Ok(chunks)
     }
 
+    fn by_content(&mut self, content: Content, range: Range<u64>) -> Result<Vec<Stored>> {
+        let intake = self.intake;
+        let start = range.start;
+        let source = RangeReader {
+            counter: Some(&intake.tally.read_bytes),
+            ..RangeReader::new(intake.file, range)
+        };
+        let index = &intake.sink.base().index;
+        let recall = self.cache.and_then(|cache| cache.recall(index));
+        let mut pieces = content.pieces(source, recall);
+        let failed = |error| Error::local(intake.path, "read", Some(start), error);
+        let mut all = Vec::new();
+        while let Some(piece) = pieces.next().map_err(failed)? {
+            self.go_on()?;
+            let chunks = piece.chunks();
+            let read = chunks.map(|(raw, seen)| Ok((raw, self.content_chunk(raw, seen)?)));
+            let read = read.collect::<Result<Vec<_>>>()?;
+            all.extend(self.store(&read)?);
+        }
+        Ok(all)
+    }
+
     /// What is known about the chunks of a range.
     fn entries(&self, grid: Grid, range: &Range<u64>) -> Vec<Option<Entry>> {
         let count = grid.chunks(range.clone()).count();
         let first = grid.number_at(range.start);
-        let cache = self.intake.cache;
-        cache.map_or_else(Vec::new, |cache| cache.entries(first, count))
+        let entries = self.cache.map(|cache| cache.entries(first, count));
+        entries.unwrap_or_default()
     }
 
     /// A chunk that may be the one which lay here the last time.
@@ -273,7 +321,7 @@ impl Worker<'_> {
         seen: Option<SeenHash>,
         find: impl FnOnce(&ScanCache<'_>, &SeenHash) -> Option<Entry>,
     ) -> Result<Looked> {
-        let Some(cache) = self.intake.cache.filter(|_| !is_zero(raw)) else {
+        let Some(cache) = self.cache.filter(|_| !is_zero(raw)) else {
             return Ok(Looked::Unknown(None));
         };
         let seen = seen.unwrap_or_else(|| cache.seen(raw));
@@ -288,7 +336,7 @@ impl Worker<'_> {
     }
 
     /// What was read, in order. What was not recognised is hashed at once: see `vrs_sha256`.
-    fn store(&mut self, read: &[(&[u8], Looked)]) -> Result<Vec<(ChunkRef, Option<Entry>)>> {
+    fn store(&mut self, read: &[(&[u8], Looked)]) -> Result<Vec<Stored>> {
         let unknown = read.iter().filter(|(_, looked)| looked.is_unknown());
         let unknown = unknown.map(|(raw, _)| (*raw, None));
         let mut ids = self.intake.zeros.ids_of(unknown).into_iter();

@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::page_cache::flush;
 use crate::platform::{self, Usage, wait};
 
 pub(crate) const MIB: f64 = 1_048_576.0;
@@ -18,6 +19,14 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
+    /// With the time until all that was written is on the disk: some programs see to that themselves.
+    pub(crate) fn flushed(mut self) -> Self {
+        let begun = Instant::now();
+        flush();
+        self.wall_time += begun.elapsed();
+        self
+    }
+
     pub(crate) const fn wall_seconds(&self) -> f64 {
         self.wall_time.as_secs_f64()
     }

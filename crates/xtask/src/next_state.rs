@@ -83,6 +83,7 @@ fn store(program: &Program, machine: &LiveMachine<'_>, name: &str) -> Cost {
     let place = machine.place();
     settle(&[place.folder, &program.storage().path()]);
     let measured = program.store_machine(place, name);
+    let measured = measured.expect("a program that stores").flushed();
     forget(&program.storage().path());
-    cost(&measured.expect("a program that stores"))
+    cost(&measured)
 }

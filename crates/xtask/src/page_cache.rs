@@ -15,11 +15,19 @@ use crate::platform;
 /// # Panics
 /// When a file cannot be read.
 pub(crate) fn settle(folders: &[&Path]) {
-    let flushed = Command::new("sync").status().expect("sync");
-    assert!(flushed.success(), "sync");
+    flush();
     for mut file in folders.iter().copied().flat_map(open_files) {
         io::copy(&mut file, &mut io::sink()).expect("its content");
     }
+}
+
+/// Has everything written out that was written.
+///
+/// # Panics
+/// When that fails.
+pub(crate) fn flush() {
+    let flushed = Command::new("sync").status().expect("sync");
+    assert!(flushed.success(), "sync");
 }
 
 /// Gives the memory back that the files below a folder take: where it is full, what was read last may go

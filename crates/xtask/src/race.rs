@@ -13,7 +13,7 @@ use crate::measured::{MIB, Measured};
 use crate::page_cache::{forget, settle};
 use crate::programs::{Distance, Place, Program};
 use crate::states::States;
-use crate::storage::share_of_narrow_line;
+use crate::storage::{Storage, share_of_narrow_line};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,17 +166,21 @@ impl Step {
             settings: &settings,
         };
         let settle = || settle(&[machine.folder, &program.storage().path()]);
+        let flushed = |measured: Measured| match program.storage() {
+            Storage::Folder(_) => measured.flushed(),
+            Storage::Elsewhere(_) => measured,
+        };
         let store = |state, name| {
             states.with(state, || {
                 settle();
-                program.store_machine(machine, name)
+                program.store_machine(machine, name).map(flushed)
             })
         };
         let restore_after = |prepare: &dyn Fn(), from, to, name, steps_back| {
             let run = || {
                 prepare();
                 settle();
-                program.restore_machine(machine, name, steps_back)
+                flushed(program.restore_machine(machine, name, steps_back))
             };
             Some(states.restoring(from, to, run))
         };

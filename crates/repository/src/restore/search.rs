@@ -279,10 +279,15 @@ impl Search<'_> {
         let mut all = Vec::new();
         let until = range.end.saturating_add(content.settled_bytes());
         let source = RangeReader::new(searched.file, range.start..until);
-        for piece in content.pieces(source, recall) {
+        let mut pieces = content.pieces(source, recall);
+        loop {
             restore.go_on()?;
-            let piece =
-                piece.map_err(|error| Error::local(searched.path, "read", Some(end), error))?;
+            let piece = pieces
+                .next()
+                .map_err(|error| Error::local(searched.path, "read", Some(end), error))?;
+            let Some(piece) = piece else {
+                return Ok(all);
+            };
             let left_bytes = range.end.saturating_sub(end);
             let counted_bytes = left_bytes.min(piece.len() as u64);
             restore.progress.add(Counter::Scanned, counted_bytes);
@@ -297,7 +302,6 @@ impl Search<'_> {
                 all.extend(self.find(searched, chunk, id, &mut worker.filler)?);
             }
         }
-        Ok(all)
     }
 
     /// Nothing when the repository does not have the chunk.
