@@ -21,7 +21,7 @@ pub(crate) const WHOLE_BYTES: u64 = 4 << 20;
 /// cache when it is hashed.
 pub(crate) const READ_BYTES: u64 = 1 << 20;
 
-/// Content-defined chunks are read and go to a thread so much at a time.
+/// Content-defined chunks are read so much at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// What one thread searches at a time where chunks are content-defined, and what it cuts at a time at most.
@@ -251,14 +251,15 @@ impl Content {
     }
 
     /// How much one thread cuts at a time where so much is left.
-    pub(crate) fn part_bytes(left_bytes: u64) -> u64 {
-        let share = left_bytes.div_euclid(SHARE);
-        share.clamp(PIECE_BYTES as u64, PART_BYTES)
+    pub(crate) fn part_bytes(self, left_bytes: u64) -> u64 {
+        let share = left_bytes.div_euclid(SHARE).min(PART_BYTES);
+        // No less than what is cut once more to find its end.
+        share.max(PIECE_BYTES as u64).max(self.settled_bytes())
     }
 
     /// What has to be read around a place to find the end of a chunk there: see [`Self::seam`].
     pub(crate) fn around(self, place: u64) -> Range<u64> {
-        let behind_bytes = (self.largest_bytes() as u64).saturating_mul(2);
+        let behind_bytes = self.largest_bytes() as u64;
         place.saturating_sub(self.settled_bytes())..place.saturating_add(behind_bytes)
     }
 
@@ -599,11 +600,11 @@ mod tests {
 
     #[test]
     fn parts_grow_smaller_towards_the_end() {
-        let parts = [0, 1 << 20, 1 << 25, 1 << 28, 1 << 29, 1 << 40].map(Content::part_bytes);
-        assert_eq!(
-            parts,
-            [1, 1, 2, 16, 32, 32].map(|mebibytes| mebibytes << 20)
-        );
+        let content = |average_bytes| Content { average_bytes };
+        let left = [0, 1 << 20, 1 << 25, 1 << 28, 1 << 29, 1 << 40];
+        let parts = left.map(|left_bytes| content(16 << 10).part_bytes(left_bytes) >> 20);
+        assert_eq!(parts, [1, 1, 2, 16, 32, 32]);
+        assert_eq!(content(4 << 20).part_bytes(1 << 40), 64 << 20);
     }
 
     #[test]

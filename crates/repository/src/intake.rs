@@ -140,7 +140,7 @@ impl Intake<'_> {
             if rest.is_empty() {
                 return None;
             }
-            let part_bytes = Content::part_bytes(rest.end.saturating_sub(rest.start));
+            let part_bytes = content.part_bytes(rest.end.saturating_sub(rest.start));
             let end = self.seam(&rest, content, rest.start.saturating_add(part_bytes));
             let start = std::mem::replace(&mut rest.start, *end.as_ref().unwrap_or(&rest.end));
             Some(end.map(|end| Job::ByContent(content, start..end)))
