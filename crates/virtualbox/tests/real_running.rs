@@ -387,8 +387,10 @@ fn leave_stray_image(vboxmanage: &VBoxManage, machine: &RigMachine<'_>) -> HardD
             vboxmanage.power_off(id, &NoProgress).unwrap();
             continue;
         }
-        assert_eq!(settled.unwrap().state, MachineState::Aborted);
         // On a busy computer the service now and then cannot read the machine from now on.
+        let state = settled.unwrap().state;
+        let expected = [MachineState::Aborted, MachineState::Inaccessible];
+        assert!(expected.contains(&state), "{state}");
         let settings = MachineSettings::read(machine.settings_path()).unwrap();
         assert_eq!(settings.first_virtualbox_snapshot, None);
         if let Some(stray) = settings.hard_disks[0].children.first() {
@@ -452,11 +454,20 @@ fn a_stray_image_that_the_service_takes_for_attached_is_outlived_by_a_virtualbox
     let vboxmanage = driver(&rig);
     let delete = |id| vboxmanage.delete_medium(DeviceType::Disk, id, &NoProgress);
     // Once in some ten runs the service cannot read the machine even now, as if started anew.
+    let give_up = |machine: &RigMachine<'_>, error: &Error| {
+        let state = state(&vboxmanage, machine);
+        assert_eq!(state, MachineState::Inaccessible, "{error}");
+        vboxmanage.unregister(id_of(machine), &NoProgress).unwrap();
+    };
     let mut attempts = (0..4).map(|number| {
         let machine = RigMachine::storm_guest(&rig, &format!("stray {number}"));
         let (id, stray) = (id_of(&machine), leave_stray_image(&vboxmanage, &machine).id);
         match delete(stray) {
-            Err(error) => assert_eq!(error.kind(), ErrorKind::Busy, "{error}"),
+            Err(error) if error.kind() == ErrorKind::Busy => {}
+            Err(error) => {
+                give_up(&machine, &error);
+                return None;
+            }
             // Or it has noticed already that nobody uses the image: nothing is left to outlive.
             Ok(()) => return None,
         }
@@ -464,9 +475,7 @@ fn a_stray_image_that_the_service_takes_for_attached_is_outlived_by_a_virtualbox
         match vboxmanage.take_virtualbox_snapshot(id, &bridge, NEVER, &NoProgress) {
             Ok(taken) => Some((machine, stray, taken)),
             Err(error) => {
-                let state = state(&vboxmanage, &machine);
-                assert_eq!(state, MachineState::Inaccessible, "{error}");
-                vboxmanage.unregister(id, &NoProgress).unwrap();
+                give_up(&machine, &error);
                 None
             }
         }
