@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use rustic_core::FileType;
 use vrs_progress::Progress;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, stop_if_interrupted};
 use crate::id::PackId;
 use crate::index::IndexPack;
 use crate::loaded_index::LoadedIndex;
@@ -116,9 +116,7 @@ fn adopted(
     id: PackId,
     size_bytes: u32,
 ) -> Result<Option<IndexPack>> {
-    if sink.progress.interrupted() {
-        return Err(Error::Interrupted);
-    }
+    stop_if_interrupted(sink.progress)?;
     let read = |offset, length| repository.backend.read_pack(id, offset, length);
     match read_header(&repository.key, size_bytes, read) {
         Ok(Some(blobs)) => Ok(Some(IndexPack {

@@ -14,7 +14,7 @@ use rustic_core::{FileType, Id, TreeId};
 use vrs_progress::{Counter, Phase, Progress};
 
 use crate::blob::Unsealer;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, stop_if_interrupted};
 use crate::id::{ChunkId, PackId, SnapshotId};
 use crate::index::{BlobLocation, Index, IndexPack, PackEntry, PackNumber};
 use crate::keys::read_key_file;
@@ -140,14 +140,6 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn go_on(&self) -> Result<()> {
-        if self.progress.interrupted() {
-            Err(Error::Interrupted)
-        } else {
-            Ok(())
-        }
-    }
-
     fn keys(&mut self) -> Result<()> {
         for id in self
             .repository
@@ -216,9 +208,7 @@ impl Check<'_> {
             packs.into_iter().map(Ok),
             || Ok(()),
             |(), (number, pack)| {
-                if progress.interrupted() {
-                    return Err(Error::Interrupted);
-                }
+                stop_if_interrupted(progress)?;
                 let blobs = blobs.get(&number).map(Vec::as_slice).unwrap_or_default();
                 let flaws = repository.check_pack(pack.id, pack.size_bytes, blobs)?;
                 progress.add(Counter::Scanned, pack.size_bytes.into());
@@ -245,7 +235,7 @@ impl Check<'_> {
             total_bytes: None,
         });
         for id in ids.into_keys() {
-            self.go_on()?;
+            stop_if_interrupted(self.progress)?;
             let losses = match self.repository.snapshot_file(&id) {
                 Ok(file) => self.tree(file.tree, &format!("snapshot {}", id.short()))?,
                 Err(error) => {
@@ -269,7 +259,7 @@ impl Check<'_> {
 
     /// What is lost of a tree and everything below it. A text tells it once.
     fn tree(&mut self, id: TreeId, place: &str) -> Result<Losses> {
-        self.go_on()?;
+        stop_if_interrupted(self.progress)?;
         let blob = ChunkId::from(*id);
         if let Some(known) = self.known.get(&blob) {
             return Ok(Arc::clone(known));

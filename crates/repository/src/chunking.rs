@@ -12,6 +12,7 @@ use fastcdc::v2020::{FastCDC, Normalization};
 use itertools::Either;
 
 use crate::error::{Error, Result};
+use crate::platform;
 use crate::store::Chunking;
 
 /// Small files are one chunk up to this size.
@@ -344,28 +345,14 @@ impl<S: Read, R: Recall> Pieces<S, R> {
         let rest = std::mem::take(&mut self.rest);
         let rest_bytes = rest.len();
         self.buffer.copy_within(rest, 0);
-        let mut filled = rest_bytes;
-        while !self.has_ended {
-            let Some(room) = self
-                .buffer
-                .get_mut(filled..)
-                .filter(|room| !room.is_empty())
-            else {
-                break;
-            };
-            match self.source.read(room) {
-                Ok(count) => {
-                    self.has_ended = count == 0;
-                    filled = filled.saturating_add(count);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.has_ended = true;
-                    return Err(error);
-                }
-            }
+        let mut read_bytes = 0;
+        if !self.has_ended {
+            let room = self.buffer.get_mut(rest_bytes..).unwrap_or_default();
+            let read = platform::read_full(room, |room, _| self.source.read(room));
+            self.has_ended = read.as_ref().map_or(true, |read| *read < room.len());
+            read_bytes = read?;
         }
-        self.rest = 0..filled;
+        self.rest = 0..rest_bytes.saturating_add(read_bytes);
         Ok(())
     }
 }
@@ -455,6 +442,16 @@ mod tests {
     /// The lengths of all chunks, whose bytes are the whole.
     fn lengths(content: Content, bytes: &[u8]) -> Vec<usize> {
         lengths_with(content, bytes, ())
+    }
+
+    /// Where all chunks end.
+    fn ends(content: Content, bytes: &[u8]) -> Vec<usize> {
+        let lengths = lengths(content, bytes).into_iter();
+        let ends = lengths.scan(0, |end, length| {
+            *end = length.wrapping_add(*end);
+            Some(*end)
+        });
+        ends.collect()
     }
 
     fn lengths_with(content: Content, bytes: &[u8], recall: impl Recall) -> Vec<usize> {
@@ -548,13 +545,7 @@ mod tests {
             average_bytes: 4096,
         };
         let earlier = noise(2 * PIECE_BYTES + 999);
-        let ends = lengths(content, &earlier)
-            .into_iter()
-            .scan(0, |end, length| {
-                *end += length;
-                Some(*end)
-            });
-        let ends: Vec<usize> = ends.collect();
+        let ends = ends(content, &earlier);
         let mut changed = vec![earlier.clone(), earlier[1..].to_vec()];
         // The byte behind a chunk decides about its end, and the last chunk may go on.
         for end in ends.iter().take(40) {
@@ -582,11 +573,7 @@ mod tests {
             average_bytes: 4096,
         };
         let bytes = noise(PIECE_BYTES);
-        let ends = lengths(content, &bytes).into_iter().scan(0, |end, length| {
-            *end += length;
-            Some(*end)
-        });
-        let ends: Vec<usize> = ends.collect();
+        let ends = ends(content, &bytes);
         for place in (1..bytes.len()).step_by(7919) {
             let around = content.around(place as u64);
             let (start, end) = (around.start as usize, around.end as usize);

@@ -16,7 +16,7 @@ use vrs_progress::{Counter, Phase, Progress};
 use crate::adopt;
 use crate::blob::Sealer;
 use crate::block_list::BlockList;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, stop_if_interrupted};
 use crate::id::{ChunkId, SnapshotId};
 use crate::loaded_index::LoadedIndex;
 use crate::repository::ResticRepository;
@@ -179,9 +179,7 @@ impl<'a> Copy<'a> {
     }
 
     fn chunk(&mut self, id: ChunkId, raw_bytes: u64) -> Result<()> {
-        if self.sink.progress.interrupted() {
-            return Err(Error::Interrupted);
-        }
+        stop_if_interrupted(self.sink.progress)?;
         let chunk = match self.sink.known(&id)? {
             Some(chunk) => {
                 self.sink.progress.add(Counter::Reused, raw_bytes);

@@ -6,11 +6,22 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use vrs_progress::Progress;
+
 use crate::id::{ChunkId, PackId, SnapshotId};
 use crate::store::{InvalidTreePath, TreePath};
 
 /// The result of repository operations.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// Between two steps: an error if the user asked to stop.
+pub(crate) fn stop_if_interrupted(progress: &dyn Progress) -> Result<()> {
+    if progress.interrupted() {
+        Err(Error::Interrupted)
+    } else {
+        Ok(())
+    }
+}
 
 /// The cause of an error, as another library reported it.
 pub type Source = Box<dyn std::error::Error + Send + Sync>;

@@ -306,6 +306,19 @@ mod tests {
         TreePath::new("disk").unwrap()
     }
 
+    /// With a cache beside it.
+    fn new_repository(folder: &Path) -> ResticRepository {
+        let place = folder.join("repository");
+        make_repository(&place);
+        let options = OpenOptions {
+            cache_folder: Some(folder.join("cache")),
+            ..OpenOptions::default()
+        };
+        let location = Location::parse(place.to_str().unwrap()).unwrap();
+        let password = Password::new(REPOSITORY_PASSWORD.to_owned());
+        ResticRepository::open(&location, &password, &options).unwrap()
+    }
+
     fn take(
         repository: &ResticRepository,
         image: &Path,
@@ -331,16 +344,11 @@ mod tests {
     #[test]
     fn a_file_is_cut_in_parts_as_it_would_be_in_one_stream() {
         let folder = tempfile::tempdir().unwrap();
-        let place = folder.path().join("repository");
-        make_repository(&place);
+        let repository = new_repository(folder.path());
         let image = folder.path().join("state.sav");
         let mut content = vec![0; 24 << 20];
         blake3::Hasher::new().finalize_xof().fill(&mut content);
         std::fs::write(&image, &content).unwrap();
-        let location = Location::parse(place.to_str().unwrap()).unwrap();
-        let password = Password::new(REPOSITORY_PASSWORD.to_owned());
-        let options = OpenOptions::default();
-        let repository = ResticRepository::open(&location, &password, &options).unwrap();
         let chunking = Chunking::ContentDefined {
             average_bytes: 64 << 10,
         };
@@ -382,17 +390,9 @@ mod tests {
     #[case(Chunking::ContentDefined { average_bytes: 1024 })]
     fn a_poisoned_scan_cache_is_found_out(#[case] chunking: Chunking) {
         let folder = tempfile::tempdir().unwrap();
-        let place = folder.path().join("repository");
-        make_repository(&place);
+        let repository = new_repository(folder.path());
         let image = folder.path().join("disk.vdi");
         std::fs::write(&image, content()).unwrap();
-        let options = OpenOptions {
-            cache_folder: Some(folder.path().join("cache")),
-            ..OpenOptions::default()
-        };
-        let location = Location::parse(place.to_str().unwrap()).unwrap();
-        let password = Password::new(REPOSITORY_PASSWORD.to_owned());
-        let repository = ResticRepository::open(&location, &password, &options).unwrap();
         take(&repository, &image, chunking);
 
         let cutter = Cutter::new(chunking).unwrap();

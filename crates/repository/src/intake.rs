@@ -15,7 +15,7 @@ use vrs_progress::Counter;
 use crate::blob::Sealer;
 use crate::block_list::BlockList;
 use crate::chunking::{Content, Cutter, Grid, READ_BYTES, SeenHash};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, stop_if_interrupted};
 use crate::id::ChunkId;
 use crate::index::ChunkNumber;
 use crate::layout::Part;
@@ -76,7 +76,7 @@ impl Intake<'_> {
         let unknown_bytes: u64 = parts.iter().map(Part::unknown_bytes).sum();
         // Whoever vouches for parts of a file says that the others changed. To look for those first would cost more
         // than to hash them all once more when the file is next read as a whole.
-        let is_known_to_change = parts.iter().any(|part| part.unknown_bytes() == 0);
+        let is_known_to_change = parts.iter().any(|part| matches!(part, Part::Known { .. }));
         let cache = self.cache.filter(|_| !is_known_to_change);
         let jobs = parts.into_iter().flat_map(|part| self.jobs(part, cutter));
         let threads = if unknown_bytes <= READ_BYTES {
@@ -230,7 +230,7 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     fn work(&mut self, job: Job) -> Result<Taken> {
-        self.go_on()?;
+        stop_if_interrupted(self.intake.sink.progress)?;
         match job {
             Job::Known {
                 chunks,
@@ -242,14 +242,6 @@ impl Worker<'_> {
             }
             Job::OnGrid(grid, range) => self.on_grid(grid, range).map(Taken::Read),
             Job::ByContent(content, range) => self.by_content(content, range).map(Taken::Read),
-        }
-    }
-
-    fn go_on(&self) -> Result<()> {
-        if self.intake.sink.progress.interrupted() {
-            Err(Error::Interrupted)
-        } else {
-            Ok(())
         }
     }
 
@@ -286,7 +278,7 @@ impl Worker<'_> {
         let failed = |error| Error::local(intake.path, "read", Some(start), error);
         let mut all = Vec::new();
         while let Some(piece) = pieces.next().map_err(failed)? {
-            self.go_on()?;
+            stop_if_interrupted(intake.sink.progress)?;
             let chunks = piece.chunks();
             let read = chunks.map(|(raw, seen)| Ok((raw, self.content_chunk(raw, seen)?)));
             let read = read.collect::<Result<Vec<_>>>()?;

@@ -96,9 +96,20 @@ pub(crate) fn read_range(
 
 /// Fills the buffer as far as the file goes. Returns the number of bytes.
 pub fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    read_full(buffer, |rest, filled| {
+        read_at(file, rest, offset.saturating_add(filled as u64))
+    })
+}
+
+/// Fills the buffer until there is no more. `read` gets what is not filled, and how much is. Returns the number of
+/// bytes.
+pub(crate) fn read_full(
+    buffer: &mut [u8],
+    mut read: impl FnMut(&mut [u8], usize) -> io::Result<usize>,
+) -> io::Result<usize> {
     let mut filled: usize = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match read_at(file, rest, offset.saturating_add(filled as u64)) {
+        match read(rest, filled) {
             Ok(0) => break,
             Ok(count) => filled = filled.saturating_add(count),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -28,7 +28,7 @@ use jiff::SignedDuration;
 use rustic_core::FileType;
 use vrs_progress::{Phase, Progress};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, stop_if_interrupted};
 use crate::id::{PackId, SnapshotId};
 use crate::index::IndexPack;
 use crate::loaded_index::{LoadedIndex, Mark};
@@ -306,9 +306,7 @@ impl<'a> Scene<'a> {
 
     /// Between two steps: whether to go on. Keeps the lock alive.
     fn go_on(&self, sink: &Sink<'_>) -> Result<()> {
-        if self.progress.interrupted() {
-            return Err(Error::Interrupted);
-        }
+        stop_if_interrupted(self.progress)?;
         sink.lock.renew()
     }
 }

@@ -15,7 +15,7 @@ use crate::adopt::adopt;
 use crate::blob::{Sealer, Unsealer};
 use crate::check::Check;
 use crate::crypto::hash;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, stop_if_interrupted};
 use crate::id::{ChunkId, IndexId, PackId};
 use crate::index::{PackEntry, PackedBlob};
 use crate::loaded_index::LoadedIndex;
@@ -40,9 +40,7 @@ pub(crate) fn run(
     let mut flawed: Vec<PackEntry> = Vec::new();
     let mut blobs = check.loaded.index.blobs_by_pack();
     for (number, pack) in check.flawed() {
-        if progress.interrupted() {
-            return Err(Error::Interrupted);
-        }
+        stop_if_interrupted(progress)?;
         let blobs = blobs.remove(&number).unwrap_or_default();
         let kept = salvage(repository, &sink, pack, &blobs)?;
         done.push(format!(

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rustic_core::FileType;
 use vrs_progress::Progress;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, stop_if_interrupted};
 use crate::id::{RepositoryId, SnapshotId};
 use crate::ingest::ResticIngest;
 use crate::parallel::lock;
@@ -110,9 +110,7 @@ impl SnapshotStore for ResticRepository {
             });
         }
         for snapshot in snapshots {
-            if progress.interrupted() {
-                return Err(Error::Interrupted);
-            }
+            stop_if_interrupted(progress)?;
             progress.step("remove snapshot");
             lock(&self.memory).forget(snapshot);
             self.backend.remove(FileType::Snapshot, *snapshot)?;

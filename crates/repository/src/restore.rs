@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use vrs_progress::{Phase, Progress};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, stop_if_interrupted};
 use crate::loaded_index::LoadedIndex;
 use crate::repository::ResticRepository;
 use crate::sink::ZeroChunks;
@@ -130,14 +130,6 @@ impl<'a> Restore<'a> {
         self.repository.waiting_threads().max(LEAST_THREADS)
     }
 
-    fn go_on(&self) -> Result<()> {
-        if self.progress.interrupted() {
-            Err(Error::Interrupted)
-        } else {
-            Ok(())
-        }
-    }
-
     fn stats(&self, survey: &Survey) -> RestoreStats {
         let mut stats = RestoreStats {
             files: self.targets.len() as u64,
@@ -185,7 +177,7 @@ impl<'a> Restore<'a> {
 
     fn make_room(&self, is_meant: impl Fn(&Target) -> bool) -> Result<()> {
         for target in self.targets.iter().filter(|target| is_meant(target)) {
-            self.go_on()?;
+            stop_if_interrupted(self.progress)?;
             target.make_room(self.progress)?;
         }
         Ok(())

@@ -18,7 +18,7 @@ use vrs_progress::{Counter, Progress};
 
 use crate::blob::Sealer;
 use crate::crypto::{hash, hash_all};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, stop_if_interrupted};
 use crate::id::{ChunkId, IndexId, PackId};
 use crate::id_set::IdSet;
 use crate::index::{ChunkNumber, IndexFile, IndexPack, PackNumber};
@@ -352,9 +352,7 @@ impl<'a> Sink<'a> {
     }
 
     fn write(&self, step: &'static str, kind: FileType, id: Id, content: BytesList) -> Result<()> {
-        if self.progress.interrupted() {
-            return Err(Error::Interrupted);
-        }
+        stop_if_interrupted(self.progress)?;
         let size_bytes = content.size() as u64;
         self.lock.renew()?;
         self.progress.step(step);

@@ -10,7 +10,7 @@ use rustic_core::repofile::BlobType;
 use super::Scene;
 use super::fate::{CopiedBlob, Fate, Fates, Packs};
 use crate::blob::unseal;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, stop_if_interrupted};
 use crate::parallel;
 
 /// What happens to each pack, so that whatever is needed stays in a copy that was read.
@@ -65,9 +65,7 @@ fn worthless(scene: &Scene<'_>, fates: &Fates) -> Result<Vec<CopiedBlob>> {
 }
 
 fn is_sound(scene: &Scene<'_>, packs: &Packs, blob: &CopiedBlob) -> Result<bool> {
-    if scene.progress.interrupted() {
-        return Err(Error::Interrupted);
-    }
+    stop_if_interrupted(scene.progress)?;
     let CopiedBlob { id, location, .. } = blob;
     let Some(pack) = packs.id(location.pack) else {
         return Ok(false);

@@ -7,7 +7,7 @@ use rustic_core::repofile::{BlobType, NodeType};
 use rustic_core::{FileType, TreeId};
 use vrs_progress::{Phase, Progress};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, stop_if_interrupted};
 use crate::id::{ChunkId, SnapshotId};
 use crate::loaded_index::LoadedIndex;
 use crate::repository::{ResticRepository, whole_text};
@@ -40,9 +40,7 @@ impl Usage {
             missing: HashSet::new(),
         };
         for id in snapshots {
-            if progress.interrupted() {
-                return Err(Error::Interrupted);
-            }
+            stop_if_interrupted(progress)?;
             if let Some(root) = root_of(repository, id)? {
                 usage.add(repository, loaded, root)?;
             }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fs::File;
 
 use crate::direct::AlignedBuffer;
-use crate::error::Result;
+use crate::error::{Result, stop_if_interrupted};
 use crate::id::ChunkId;
 use crate::index::ChunkNumber;
 use crate::platform;
@@ -262,7 +262,7 @@ impl<'a> Scheduler<'a> {
     }
 
     fn finish(&mut self, number: usize) -> Result<()> {
-        self.mover.copier.restore.go_on()?;
+        stop_if_interrupted(self.mover.copier.restore.progress)?;
         self.set(number, Progress::Done);
         let Some(copy) = self.copies.get(number) else {
             return Ok(());

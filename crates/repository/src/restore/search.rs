@@ -11,7 +11,7 @@ use fixedbitset::FixedBitSet;
 use vrs_progress::{Counter, Phase};
 
 use crate::chunking::{Content, Cutter, Grid};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, stop_if_interrupted};
 use crate::id::ChunkId;
 use crate::intake::RangeReader;
 use crate::layout::ChunkList;
@@ -281,7 +281,7 @@ impl Search<'_> {
         let source = RangeReader::new(searched.file, range.start..until);
         let mut pieces = content.pieces(source, recall);
         loop {
-            restore.go_on()?;
+            stop_if_interrupted(restore.progress)?;
             let piece = pieces
                 .next()
                 .map_err(|error| Error::local(searched.path, "read", Some(end), error))?;

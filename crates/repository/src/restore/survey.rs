@@ -13,7 +13,7 @@ use fixedbitset::FixedBitSet;
 use vrs_progress::{Counter, Phase};
 
 use crate::chunking::SeenHash;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, stop_if_interrupted};
 use crate::id::ChunkId;
 use crate::parallel::{self, lock};
 use crate::platform;
@@ -172,7 +172,7 @@ impl Restore<'_> {
         buffer: &mut Vec<u8>,
         mut see: impl FnMut(&LocalChunk<'_>, ChunkId) -> Result<T>,
     ) -> Result<Vec<T>> {
-        self.go_on()?;
+        stop_if_interrupted(self.progress)?;
         let read = platform::read_range(searched.file, &range, buffer)
             .map_err(|error| Error::local(searched.path, "read", Some(range.start), error))?;
         buffer.truncate(read.unwrap_or(buffer.len()));

@@ -7,7 +7,7 @@
 use itertools::Itertools;
 
 use crate::blob::Unsealer;
-use crate::error::Result;
+use crate::error::{Result, stop_if_interrupted};
 use crate::index::ChunkNumber;
 use crate::parallel;
 use crate::store::RestoreStats;
@@ -92,7 +92,7 @@ fn transfer(
         jobs.map(Ok),
         worker,
         |worker, job| {
-            restore.go_on()?;
+            stop_if_interrupted(restore.progress)?;
             worker.work(job)
         },
         |of_job| lost.extend(of_job),
